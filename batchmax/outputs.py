@@ -1,13 +1,8 @@
-"""The tables of output columns and of row statuses.
-
-The rest of the package looks up here which type a column has, whether it needs a label, and which statuses are bad.
-Knows neither Arrow nor NumPy.
-"""
+"""The table of output columns: the type of each, and whether it needs a label. Knows neither Arrow nor NumPy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Literal
 
 Kind = Literal["matrix", "float", "int32", "bool", "status"]
@@ -58,21 +53,9 @@ TOP_K_OUTPUTS = ("top_k_classes", "top_k_probs")
 TOP_K_OF_TOKENS = ("top_k_classes", "top_k_log_probs", "tail_mass")
 """The columns that ``--top-k`` adds to sequences. ``tail_mass`` is the total probability of all other classes."""
 
-PLURALS: dict[str, str] = {
-    "loss": "losses",
-    "pred": "preds",
-    "confidence": "confidences",
-    "margin": "margins",
-    "entropy": "entropies",
-    "logsumexp": "logsumexps",
-    "rank": "ranks",
-    "correct": "corrects",
-    "el2n": "el2ns",
-    "sample": "samples",
-    "status": "statuses",
-}
+PLURALS: dict[str, str] = {name: f"{name}s" for name, output in OUTPUTS.items() if output.kind != "matrix"}
+PLURALS |= {"loss": "losses", "entropy": "entropies", "status": "statuses"}
 """The names of columns that contain a list of values per row, one for each token."""
-
 
 SCALARS = ("mean_loss", "sum_loss", "perplexity", "n_tokens")
 """The columns with one value for a whole sequence."""
@@ -88,32 +71,3 @@ def top_k_outputs(top_k: int | None, *, nested: bool) -> tuple[str, ...]:
     if not top_k:
         return ()
     return TOP_K_OF_TOKENS if nested else TOP_K_OUTPUTS
-
-
-class Status(IntEnum):
-    """The status of a row, most severe first. If several apply, the row gets the smallest number."""
-
-    NULL_LOGITS = 0
-    BAD_LENGTH = 1
-    NAN_LOGIT = 2
-    INF_LOGIT = 3
-    ALL_MASKED = 4
-    NO_ANSWER = 5
-    BAD_LABEL = 6
-    IGNORED = 7
-    UNLABELLED = 8
-    MASKED_LABEL = 9
-    OK = 10
-
-
-STATUS_NAMES: tuple[str, ...] = tuple(status.name.lower() for status in Status)
-"""The values of the ``status`` column, by number."""
-
-LAST_WITHOUT_PROBS = Status.NO_ANSWER
-"""Rows with a status up to this one have no probabilities."""
-
-LAST_BAD = Status.BAD_LABEL
-"""Rows with a status up to this one are bad."""
-
-LAST_WITHOUT_LOSS = Status.UNLABELLED
-"""Rows with a status up to this one have no loss."""

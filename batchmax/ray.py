@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import plan_scoring
-from batchmax.columns.logits import find_logits
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
@@ -131,9 +131,9 @@ def _first_rows(dataset: Any, options: ScoreOptions) -> pa.RecordBatch:
     """Return the first row, or more rows if it doesn't determine the column types and the number of classes."""
     table = None
     for n_rows in (1, FIRST_ROWS):
-        looked_at = dataset.limit(n_rows).iter_batches(batch_size=n_rows, batch_format="pyarrow", prefetch_batches=0)
-        table = next(iter(looked_at), None)
-        if table is None or _tells_enough(table, options):
+        batches = dataset.limit(n_rows).iter_batches(batch_size=n_rows, batch_format="pyarrow", prefetch_batches=0)
+        table = next(iter(batches), None)
+        if table is None or _is_sufficient(table, options):
             break
     if table is not None:
         return _batches(table.combine_chunks(), table.schema, options)[0]
@@ -143,7 +143,7 @@ def _first_rows(dataset: Any, options: ScoreOptions) -> pa.RecordBatch:
     return _batches(schema.empty_table(), schema, options)[0]
 
 
-def _tells_enough(table: pa.Table, options: ScoreOptions) -> bool:
+def _is_sufficient(table: pa.Table, options: ScoreOptions) -> bool:
     """Return whether the rows determine the column types and the number of classes."""
     if any(pa.types.is_null(field.type) for field in table.schema):
         return False

@@ -18,9 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from batchmax.columns.arrow import column_path
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job, plan_scoring
-from batchmax.columns.logits import find_logits
-from batchmax.columns.logits_column import LogitsColumn
+from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
 from batchmax.options.score_options import ScoreOptions, resolve_options
@@ -91,7 +92,7 @@ def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     schema = _arrow_schema(df.schema)
     found = find_logits(schema, options)
     job = plan_tasks(schema, options, None if found.n_classes else _first_rows(df, found))
-    _look_at_batch_size(df, job)
+    _warn_of_large_batches(df, job)
     names, output = df.columns, _spark_schema(df.schema, job)
     if any(character in name for name in names for character in ".`"):
         # mapInArrow can't handle such column names; the tasks restore them.
@@ -138,8 +139,7 @@ def _task(options: ScoreOptions, names: list[str]) -> Callable[[Iterator[pa.Reco
 
 def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch with plain strings in place of dictionaries, which Spark can't read."""
-    columns = [_decoded(column) for column in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    return batch.cast(pa.schema([field.with_type(_decoded(field.type)) for field in batch.schema]))
 
 
 def _without_vectors(df: Any, options: ScoreOptions) -> Any:
@@ -162,7 +162,7 @@ def _first_rows(df: Any, found: LogitsColumn) -> pa.RecordBatch | None:
 
     if df.isStreaming:
         raise UsageError(
-            "a stream cannot be looked at before it runs, so the number of classes is not known",
+            "the rows of a stream aren't known before it runs, so the number of classes is unknown",
             remedy="give n_classes",
         )
     name = found.names[0]
@@ -177,34 +177,20 @@ def _column(schema: Any, name: str) -> Any:
     """Return a column by its name, dotted if nested; the name may have any characters."""
     from pyspark.sql.functions import col
 
-    if name in schema.names:
-        return col(_quoted(name))
-    for field in schema:
-        if name.startswith(f"{field.name}."):
-            inner = _field_of(col(_quoted(field.name)), field.dataType, name[len(field.name) + 1 :])
-            if inner is not None:
-                return inner
-    raise AssertionError(name)  # find_logits found it
-
-
-def _field_of(column: Any, kind: Any, name: str) -> Any:
-    for field in getattr(kind, "fields", ()):
-        if name == field.name:
-            return column.getField(name)
-        if name.startswith(f"{field.name}."):
-            inner = _field_of(column.getField(field.name), field.dataType, name[len(field.name) + 1 :])
-            if inner is not None:
-                return inner
-    return None
-
-
-def _decoded(column: pa.Array) -> pa.Array:
-    """Return a column with its dictionaries decoded, because Spark doesn't accept them."""
-    if pa.types.is_dictionary(column.type):
-        return column.dictionary_decode()
-    if pa.types.is_list(column.type) and pa.types.is_dictionary(column.type.value_type):
-        return column.cast(pa.list_(column.type.value_type.value_type))
+    first, *inner = column_path(_arrow_schema(schema), name)
+    field = schema[first]
+    column = col(_quoted(field.name))
+    for position in inner:
+        field = field.dataType[position]
+        column = column.getField(field.name)
     return column
+
+
+def _decoded(kind: pa.DataType) -> pa.DataType:
+    """Return a type without a dictionary, because Spark doesn't accept them."""
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_decoded(kind.value_type)))
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _quoted(name: str) -> str:
@@ -222,10 +208,12 @@ def _arrow_schema(schema: Any) -> pa.Schema:
 
 def _spark_schema(schema: Any, job: Job) -> Any:
     """Return the output schema: the carried fields unchanged, then the computed ones."""
+    from pyspark.sql.pandas.types import from_arrow_type
     from pyspark.sql.types import StructField, StructType
 
     carried = [_kept(schema[field.name], field.type) for field in job.carried]
-    return StructType([*carried, *(StructField(field.name, _spark_type(field.type), True) for field in job.computed)])
+    computed = (StructField(field.name, from_arrow_type(field.type), True) for field in job.computed)
+    return StructType([*carried, *computed])
 
 
 def _kept(field: Any, kind: pa.DataType) -> Any:
@@ -238,25 +226,7 @@ def _kept(field: Any, kind: pa.DataType) -> Any:
     return StructField(field.name, inner, field.nullable, field.metadata)
 
 
-def _spark_type(kind: pa.DataType) -> Any:
-    """Return the Spark type of a computed column."""
-    from pyspark.sql import types
-
-    if pa.types.is_list(kind):
-        return types.ArrayType(_spark_type(kind.value_type), True)
-    if pa.types.is_dictionary(kind):
-        return _spark_type(kind.value_type)
-    return {
-        pa.float32(): types.FloatType,
-        pa.float64(): types.DoubleType,
-        pa.int32(): types.IntegerType,
-        pa.int64(): types.LongType,
-        pa.bool_(): types.BooleanType,
-        pa.string(): types.StringType,
-    }[kind]()
-
-
-def _look_at_batch_size(df: Any, job: Job) -> None:
+def _warn_of_large_batches(df: Any, job: Job) -> None:
     """Warn if Spark will make very large Arrow batches. Its settings belong to the user, so they aren't changed."""
     expected = min(_setting(df, BYTES_SETTING), _setting(df, ROWS_SETTING) * job.row_bytes)
     if expected > MOST_BATCH_BYTES:

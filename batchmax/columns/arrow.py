@@ -65,6 +65,11 @@ def is_list(arrow_type: pa.DataType) -> bool:
     return any(is_kind(arrow_type) for is_kind in _LIST_KINDS)
 
 
+def is_large(arrow_type: pa.DataType) -> bool:
+    """Return whether a type, unwrapped by :func:`plain_type`, is a list type with 64-bit offsets."""
+    return bool(pa.types.is_large_list(arrow_type) or pa.types.is_large_list_view(arrow_type))
+
+
 def is_binary(arrow_type: pa.DataType) -> bool:
     """Return whether a type, unwrapped by :func:`plain_type`, is a binary type of any kind."""
     return any(is_kind(arrow_type) for is_kind in _BINARY_KINDS)
@@ -88,15 +93,19 @@ def column_array(batch: pa.RecordBatch, name: str) -> pa.Array:
     UsageError
         There is no such column.
     """
-    index = batch.schema.get_field_index(name)
-    if index >= 0:
-        return batch.column(index)
-    for position, top in enumerate(batch.schema.names):
-        if name.startswith(f"{top}."):
-            array = _field(plain_array(batch.column(position)), name[len(top) + 1 :])
-            if array is not None:
-                return array
-    raise UsageError(f"there is no column {name!r}", remedy="batchmax inspect FILE shows the columns")
+    path = column_path(batch.schema, name)
+    if not path:
+        raise UsageError(f"there is no column {name!r}", remedy="batchmax inspect FILE shows the columns")
+    array = batch.column(path[0])
+    for position in path[1:]:
+        array = pc.struct_field(plain_array(array), [position])
+    return array
+
+
+def column_path(schema: pa.Schema, name: str) -> list[int]:
+    """Return the position of a column, dotted if nested: that of its field in each level; empty if there is none."""
+    index = schema.get_field_index(name)
+    return [index] if index >= 0 else _path(schema, name)
 
 
 def plain_array(array: pa.Array) -> pa.Array:
@@ -146,14 +155,13 @@ def valid_rows(array: pa.Array) -> NDArray[np.bool_]:
     return np.unpackbits(packed, count=bits.offset + len(bits), bitorder="little")[bits.offset :].view(np.bool_)
 
 
-def _field(array: pa.Array, name: str) -> pa.Array | None:
-    if not pa.types.is_struct(array.type):
-        return None
-    for position, field in enumerate(array.type):
+def _path(fields: Iterable[pa.Field], name: str) -> list[int]:
+    for position, field in enumerate(fields):
         if field.name == name:
-            return pc.struct_field(array, [position])
-        if name.startswith(f"{field.name}."):
-            found = _field(plain_array(pc.struct_field(array, [position])), name[len(field.name) + 1 :])
-            if found is not None:
-                return found
-    return None
+            return [position]
+        kind = plain_type(field.type)
+        if name.startswith(f"{field.name}.") and pa.types.is_struct(kind):
+            inner = _path(kind, name[len(field.name) + 1 :])
+            if inner:
+                return [position, *inner]
+    return []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, is_spark_vector, plain_type, type_text
-from batchmax.columns.logits_column import LogitsColumn, computed_in, refuse_bits
+from batchmax.columns.logits_layout import LogitsColumn, computed_in, refuse_bits
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.text import listed
@@ -44,7 +45,7 @@ def class_names_of_pattern(types: dict[str, pa.DataType], pattern: str, options:
             where="--logits",
             remedy="give a pattern that matches only the classes: --logits 'logit_*'; or list them: --logits A,B,C",
         )
-    others = {*_not_classes(types, options)}
+    others = {*LABEL_NAMES, options.bytes, None if options.label == "none" else options.label}
     names = [name for name in matching_columns(pattern, types) if name not in others]
     if not names:
         raise UsageError(
@@ -118,9 +119,9 @@ def class_columns(
             )
         computed.append(dtype)
     numbered = [not are_classes and suffix.isascii() and suffix.isdigit() for suffix in suffixes]
-    order = list(range(len(names)))
+    pairs = list(zip(names, suffixes, strict=True))
     if all(numbered):
-        order.sort(key=lambda position: int(suffixes[position]))
+        pairs.sort(key=lambda pair: int(pair[1]))
     elif any(numbered):
         others = [name for name, is_number in zip(names, numbered, strict=True) if not is_number]
         raise UsageError(
@@ -128,8 +129,7 @@ def class_columns(
             where="--logits",
             remedy=NARROWER,
         )
-    names = tuple(names[position] for position in order)
-    suffixes = tuple(suffixes[position] for position in order)
+    names, suffixes = zip(*pairs, strict=True)
     why = (
         f"{len(names)} column{'s' * (len(names) > 1)} {names[0]!r}"
         + (f" … {names[-1]!r}" if len(names) > 1 else "")
@@ -163,15 +163,6 @@ def check_unique(schema: pa.Schema, name: str, option: str = "--logits") -> None
         raise UsageError(f"there are two columns {name!r}", where=option, remedy="rename one of the two")
 
 
-def _not_classes(types: dict[str, pa.DataType], options: ScoreOptions) -> Iterator[str]:
-    """Yield the columns that can't be classes: those of labels and bytes."""
-    if options.label not in {None, "none"}:
-        yield str(options.label)
-    yield from (name for name in LABEL_NAMES if name in types)
-    if options.bytes is not None:
-        yield options.bytes
-
-
 def _check_alike(names: Sequence[str], suffixes: Sequence[str], types: dict[str, pa.DataType]) -> None:
     """Reject integer columns among float columns unless all are numbered: they are more often ids or counts."""
     if all(suffix.isascii() and suffix.isdigit() for suffix in suffixes):
@@ -186,9 +177,8 @@ def _check_alike(names: Sequence[str], suffixes: Sequence[str], types: dict[str,
 
 
 def _check_no_gap(names: Sequence[str], numbers: Sequence[int]) -> None:
-    for position in range(1, len(numbers)):
-        before, after = numbers[position - 1], numbers[position]
-        pair = f"{names[position - 1]!r} and {names[position]!r}"
+    for (first, before), (second, after) in pairwise(zip(names, numbers, strict=True)):
+        pair = f"{first!r} and {second!r}"
         if after == before:
             raise UsageError(f"{pair} are both class {after}", where="--logits", remedy="rename or drop one")
         if after > before + 1:

@@ -17,16 +17,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS, LOSSES
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.labels import LabelColumn, check_classes, find_classes, find_label
-from batchmax.columns.logits import find_logits
-from batchmax.columns.logits_column import INPUT_TEXTS, LogitsColumn, OutputLayout, one_logit
+from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn, OutputLayout, one_logit
 from batchmax.columns.result_arrays import STATUS_TYPE, matrix_fields
 from batchmax.columns.scored_input import as_written
-from batchmax.columns.sequences import Nesting, find_sequences, row_fields, token_field
+from batchmax.columns.sequences import Nesting, find_sequences, row_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.options.gates import LABEL_FIGURES, SCORE_FIGURES, TOKEN_FIGURES, Gate
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, top_k_outputs
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, column_name, top_k_outputs
 from batchmax.runtime.text import close_match
 
 
@@ -93,8 +93,8 @@ class Job:
         """Return the list field that a row of sequences has for an output of its tokens."""
         assert self.nesting is not None  # noqa: S101 - only called for sequences
         (field,) = computed_fields(name, self)
-        found = token_field(field, self.nesting)
-        return found.with_name(self.options.prefix + found.name)
+        make = pa.large_list if self.nesting.is_large else pa.list_
+        return pa.field(self.options.prefix + column_name(field.name, nested=True), make(field.type))
 
     @property
     def matrices(self) -> tuple[str, ...]:
@@ -126,9 +126,9 @@ def plan_scoring(
     DataError
         The number of classes is unknown, because no row has logits.
     """
-    asked, options = options, as_written(schema, options)
-    logits = find_logits(schema, asked)
-    assumed = "" if asked.input is not None else _assumed(logits, is_written=options.input is not None)
+    given, options = options, as_written(schema, options)
+    logits = find_logits(schema, given)
+    assumed = "" if given.input is not None else _assumed(logits, is_written=options.input is not None)
     options = replace(options, input=logits.holds)
     whole, nesting = schema, find_sequences(schema, options, logits)
     schema = schema if nesting is None else nesting.schema
@@ -279,13 +279,15 @@ def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[s
     if options.outputs is None:
         return ("probs", "loss") if label is not None else ("probs",)
     for name in options.outputs:
-        if OUTPUTS[name].needs_label and label is None:
+        if not OUTPUTS[name].needs_label:
+            continue
+        if label is None:
             raise UsageError(
                 f"{name} needs labels, and no column is named label, labels or target",
                 where="--outputs",
                 remedy="name the label column: --label NAME",
             )
-        if OUTPUTS[name].needs_label and name != "loss" and label is not None and label.kind == "distribution":
+        if name != "loss" and label.kind == "distribution":
             raise UsageError(
                 f"{name} needs class labels, and column {label.name!r} holds distributions",
                 where="--outputs",

@@ -31,14 +31,14 @@ from batchmax.columns.arrow import (
     valid_rows,
 )
 from batchmax.columns.class_columns import LABEL_NAMES, check_unique
-from batchmax.columns.logits_column import LogitsColumn, list_column
+from batchmax.columns.logits_layout import LogitsColumn, list_column
 from batchmax.columns.matrices import Matrix, Statuses, read_matrix
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import Status
 from batchmax.runtime.buffers import Take
 from batchmax.runtime.text import close_match
+from batchmax.statuses import Status
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
 
 LabelKind = Literal["index", "name", "distribution"]
@@ -156,7 +156,7 @@ def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...
     what = f"column {name!r} ({type_text(types[name])})"
     why = f"{what}, {'named with --label' if options.label else 'by its name'}"
     plain = plain_type(types[name])
-    if _is_text(plain):
+    if is_text_or_bytes(plain):
         if classes is None:
             raise UsageError(
                 f"{what} holds text, and the class names are unknown",
@@ -180,21 +180,14 @@ def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...
         return LabelColumn(name, "name", lookup, why)
     if pa.types.is_null(plain):
         return LabelColumn(name, "index", None, why)
+    remedy = "choose another column: --label NAME; or use no labels: --label none"
     if is_list(plain):
         try:
             list_column(name, types[name])
         except UsageError as error:
-            raise UsageError(
-                error.what,
-                where="--label",
-                remedy="choose another column: --label NAME; or use no labels: --label none",
-            ) from error
+            raise UsageError(error.what, where="--label", remedy=remedy) from error
         return LabelColumn(name, "distribution", None, why, ACTIVATIONS[options.activation].is_distribution)
-    raise UsageError(
-        f"{what} cannot hold labels",
-        where="--label",
-        remedy="choose another column: --label NAME; or use no labels: --label none",
-    )
+    raise UsageError(f"{what} cannot hold labels", where="--label", remedy=remedy)
 
 
 def read_labels(
@@ -227,7 +220,7 @@ def read_labels(
         return Labels(None, targets, status, ignore_index)
     array = column_array(batch, label.name)
     lookup = label.lookup or {}
-    if label.kind == "name" and _is_text(plain_type(array.type)):
+    if label.kind == "name" and is_text_or_bytes(plain_type(array.type)):
         indices, status = _look_up_text(array, lookup)
         return Labels(indices, None, status, ignore_index)
     indices, status = _whole_numbers(plain_array(array))
@@ -296,7 +289,8 @@ def _are_integers(classes: tuple[str, ...]) -> bool:
     return all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes)
 
 
-def _is_text(plain: pa.DataType) -> bool:
+def is_text_or_bytes(plain: pa.DataType) -> bool:
+    """Return whether a type, unwrapped by :func:`plain_type`, is text, or bytes of any length."""
     # Old Parquet writers don't annotate binary columns as text.
     return bool(
         pa.types.is_string(plain)
@@ -312,28 +306,22 @@ def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]
         return np.zeros(len(array), np.int64), np.full(len(array), Status.UNLABELLED, np.uint8)
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
-    values = number_values(array)
-    missing = None if array.null_count == 0 else ~valid_rows(array)
-    unfit = None
+    values, missing = number_values(array), ~valid_rows(array)
+    unfit = np.zeros(len(array), np.bool_)
     if values.dtype.kind == "f":
         values = values.astype(np.float64, copy=False)
-        absent = np.isnan(values)
-        missing = absent if missing is None else missing | absent
+        missing |= np.isnan(values)
         # 2**63 is a float, and the first that doesn't fit into int64. Null entries may have any value.
         unfit = ~missing & ~((np.abs(values) < 2.0**63) & (np.trunc(values) == values))
-        values = np.where(missing | unfit, 0, values).astype(np.int64)
+        values = np.where(missing | unfit, 0, values)
     elif values.dtype == np.uint64:
         unfit = values > np.uint64(np.iinfo(np.int64).max)
-        values = np.where(unfit, 0, values).astype(np.int64)
-    indices = values if values.dtype == np.int64 else values.astype(np.int64)
-    if not ((missing is not None and missing.any()) or (unfit is not None and unfit.any())):
+    indices = values.astype(np.int64, copy=False)
+    bad = missing | unfit
+    if not bad.any():
         return indices if indices.flags.aligned else indices.copy(), None
-    status = np.full(len(array), Status.OK, np.uint8)
-    if unfit is not None:
-        status[unfit] = Status.BAD_LABEL
-    if missing is not None:
-        status[missing] = Status.UNLABELLED
-    return np.where(status == Status.OK, indices, 0), status
+    status = np.select([missing, unfit], [Status.UNLABELLED, Status.BAD_LABEL], Status.OK).astype(np.uint8)
+    return np.where(bad, 0, indices), status
 
 
 def _look_up_text(array: pa.Array, lookup: dict[str, int]) -> tuple[NDArray[np.int64], Statuses | None]:
@@ -350,10 +338,8 @@ def _look_up_text(array: pa.Array, lookup: dict[str, int]) -> tuple[NDArray[np.i
     indices = found.fill_null(0).cast(pa.int64()).to_numpy()
     if found.null_count == 0:
         return indices, None
-    status = np.full(len(array), Status.OK, np.uint8)
-    status[~valid_rows(found)] = Status.BAD_LABEL
-    status[~valid] = Status.UNLABELLED
-    return indices, status
+    status = np.select([~valid, ~valid_rows(found)], [Status.UNLABELLED, Status.BAD_LABEL], Status.OK)
+    return indices, status.astype(np.uint8)
 
 
 def _index_of(names: pa.Array, lookup: dict[str, int]) -> pa.Array:
@@ -365,19 +351,14 @@ def _index_of(names: pa.Array, lookup: dict[str, int]) -> pa.Array:
 def _look_up_numbers(
     numbers: NDArray[np.int64], status: Statuses | None, lookup: dict[str, int], ignore_index: int
 ) -> Labels:
-    names = np.array([int(name) for name in lookup], np.int64)
-    order = np.argsort(names)
-    place = np.minimum(np.searchsorted(names, numbers, sorter=order), len(names) - 1)
-    indices = order[place].astype(np.int64)
+    # The classes are in the order of their indices.
+    found = pc.index_in(pa.array(numbers), value_set=pa.array([int(name) for name in lookup], pa.int64()))
     ignored = numbers == ignore_index
-    unknown = (names[indices] != numbers) & ~ignored
-    indices[unknown] = 0
-    indices[ignored] = IGNORED_INDEX
-    statuses = np.full(len(numbers), Status.OK, np.uint8)
-    statuses[unknown] = Status.BAD_LABEL
+    indices = np.where(ignored, IGNORED_INDEX, found.fill_null(0).cast(pa.int64()).to_numpy())
+    statuses = np.where(valid_rows(found) | ignored, Status.OK, Status.BAD_LABEL).astype(np.uint8)
     if status is not None:
-        statuses = np.where(status == Status.OK, statuses, status)
         indices[status != Status.OK] = 0
+        statuses = np.where(status == Status.OK, statuses, status)
     return Labels(indices, None, statuses if (statuses != Status.OK).any() else None, IGNORED_INDEX)
 
 

@@ -1,7 +1,8 @@
 """Reads Arrow columns of rows of numbers as NumPy matrices, without a copy where possible.
 
-:func:`read_matrix` converts the column that ``logits`` found to one read-only matrix, with a status for each row that
-has no logits. There are no Python loops over rows. Knows record batches; doesn't know files, or what the numbers mean.
+:func:`read_matrix` converts the column that ``find_logits`` found to one read-only matrix, with a status for each row
+that has no logits. There are no Python loops over rows. Knows record batches; doesn't know files, or what the numbers
+mean.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from batchmax.columns.arrow import (
     read_only,
     valid_rows,
 )
-from batchmax.columns.logits_column import BITS_WIDTH, LogitsColumn
+from batchmax.columns.logits_layout import BITS_WIDTH, LogitsColumn
 from batchmax.errors import DataError, UsageError
-from batchmax.outputs import Status
 from batchmax.runtime.buffers import Take
+from batchmax.statuses import Status
 
 Matrix: TypeAlias = NDArray[Any]
 Statuses: TypeAlias = NDArray[np.uint8]
@@ -53,7 +54,7 @@ def read_matrix(
     batch
         Rows with the columns ``column.names``; may be a slice.
     column
-        What :func:`batchmax.columns.logits.find_logits` found.
+        What :func:`batchmax.columns.find_logits.find_logits` found.
     n_classes
         The required length of a row.
     take
@@ -79,7 +80,7 @@ def read_matrix(
     unit = BITS_WIDTH[column.bits] if column.bits is not None and column.layout == "binary" else 1
     block, present, statuses = _block(array, n_classes * unit)
     if column.bits is not None:
-        block = block.view(_bits_dtype(column))
+        block = block.view("uint16" if column.bits == "bfloat16" else column.bits)
     if statuses is None and block.dtype == column.dtype and block.flags.aligned:
         return read_only(block), None
     out = take((len(array), n_classes), column.dtype)
@@ -107,8 +108,7 @@ def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
     if column.layout == "wide":
         return len(column.names)
     array = _rows_array(batch, column)
-    constant = _width(array)
-    lengths = np.diff(_offsets(array)) if constant is None else np.full(len(array), constant)
+    lengths = np.diff(_offsets(array))
     filled = (lengths > 0) & valid_rows(array)
     if not filled.any():
         return None
@@ -143,20 +143,15 @@ def _rows_array(batch: pa.RecordBatch, column: LogitsColumn) -> pa.Array:
     return plain_array(pc.struct_field(array, "values"))
 
 
-def _width(array: pa.Array) -> int | None:
-    if pa.types.is_fixed_size_list(array.type):
-        return int(array.type.list_size)
-    if pa.types.is_fixed_size_binary(array.type):
-        return int(array.type.byte_width)
-    return None
-
-
 def _offsets(array: pa.Array) -> Matrix:
-    is_large = pa.types.is_large_list(array.type) or pa.types.is_large_binary(array.type)
-    dtype = np.dtype(np.int64 if is_large else np.int32)
+    """Return where each row begins in the child array or the bytes, and where the last one ends."""
+    kind = array.type
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_fixed_size_binary(kind):
+        width: int = kind.list_size if is_list(kind) else kind.byte_width
+        return np.arange(array.offset, array.offset + len(array) + 1) * width
+    dtype = np.dtype(np.int64 if pa.types.is_large_list(kind) or pa.types.is_large_binary(kind) else np.int32)
     # An array without rows may have no offsets.
-    length = len(array) + 1 if len(array) else 0
-    return buffer_view(array.buffers()[1], dtype, array.offset, length) if length else np.zeros(1, dtype)
+    return buffer_view(array.buffers()[1], dtype, array.offset, len(array) + 1) if len(array) else np.zeros(1, dtype)
 
 
 def _elements(array: pa.Array, first: int, last: int) -> tuple[Matrix, NDArray[np.bool_] | None]:
@@ -170,31 +165,19 @@ def _elements(array: pa.Array, first: int, last: int) -> tuple[Matrix, NDArray[n
 
 def _block(array: pa.Array, width: int) -> tuple[Matrix, NDArray[np.bool_] | None, Statuses | None]:
     """Return rows of ``width`` elements, which rows these are (None: all), and statuses (None: all ``OK``)."""
-    n_rows = len(array)
-    constant = _width(array)
-    if constant is not None:
-        first, last = array.offset * constant, (array.offset + n_rows) * constant
-        lengths = None
-        even = constant == width
-    else:
-        offsets = _offsets(array)
-        first, last = int(offsets[0]), int(offsets[-1])
-        lengths = np.diff(offsets)
-        even = bool((lengths == width).all())
-    elements, null_elements = _elements(array, first, last)
+    n_rows = n_present = len(array)
+    offsets = _offsets(array)
+    lengths = np.diff(offsets)
+    elements, null_elements = _elements(array, int(offsets[0]), int(offsets[-1]))
+    even = bool((lengths == width).all())
     if even and array.null_count == 0 and null_elements is None:
         return elements.reshape(n_rows, width), None, None
 
-    valid = valid_rows(array)
-    if lengths is None:
-        lengths = np.full(n_rows, constant)
-    statuses = np.full(n_rows, Status.OK, np.uint8)
-    statuses[lengths != width] = Status.BAD_LENGTH
-    statuses[~valid] = Status.NULL_LOGITS
+    reasons = [~valid_rows(array), lengths != width]
+    statuses = np.select(reasons, [Status.NULL_LOGITS, Status.BAD_LENGTH], Status.OK).astype(np.uint8)
     present = None
-    n_present = n_rows
     if not even:
-        present = valid & (lengths == width)
+        present = statuses == Status.OK
         n_present = int(present.sum())
         if len(elements) != n_present * width:
             kept = np.repeat(present, lengths)
@@ -202,17 +185,10 @@ def _block(array: pa.Array, width: int) -> tuple[Matrix, NDArray[np.bool_] | Non
             null_elements = None if null_elements is None else null_elements[kept]
     if null_elements is not None:
         holed = null_elements.reshape(n_present, width).any(axis=1)
-        if present is None:
-            statuses[holed] = Status.NULL_LOGITS
-        else:
-            statuses[np.flatnonzero(present)[holed]] = Status.NULL_LOGITS
+        statuses[holed if present is None else np.flatnonzero(present)[holed]] = Status.NULL_LOGITS
     # The child may have nulls only under null rows or rows left out, so whether all rows are OK is known only now.
     fine = bool((statuses == Status.OK).all())
     return elements.reshape(n_present, width), present, None if fine else statuses
-
-
-def _bits_dtype(column: LogitsColumn) -> np.dtype[Any]:
-    return np.dtype(np.uint16 if column.bits == "bfloat16" else column.bits)
 
 
 def _convert(block: Matrix, column: LogitsColumn, out: Matrix) -> None:

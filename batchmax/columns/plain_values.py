@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ def plain_columns(table: pa.Table) -> Iterator[PlainColumn]:
 
 def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows of a table for JSON: bytes as base64, other types that JSON lacks as text."""
-    return [{name: _plain(value) for name, value in row.items()} for row in _readable(table).to_pylist()]
+    return json.loads(json.dumps(_readable(table).to_pylist(), default=_as_text))  # type: ignore[no-any-return]
 
 
 def _readable(table: pa.Table) -> pa.Table:
@@ -46,15 +47,5 @@ def _readable_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _plain(value: Any) -> Any:
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case bytes():
-            return base64.b64encode(value).decode()
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case _:
-            return str(value)
+def _as_text(value: Any) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.logits_column import OutputLayout
-from batchmax.outputs import STATUS_NAMES
+from batchmax.columns.logits_layout import OutputLayout
+from batchmax.statuses import STATUS_NAMES
 
 STATUS_TYPE = pa.dictionary(pa.int8(), pa.string())
 """The type of the ``status`` column."""
@@ -87,7 +87,11 @@ def matrix_columns(
         values = _over(matrix.reshape(-1), None)
         arrays = [pa.Array.from_buffers(fields[0].type, n_rows, [_bitmap(missing)], children=[values])]
     else:
-        arrays = [_list_array(matrix, fields[0].type, missing)]
+        lengths = np.full(n_rows, n_classes)
+        if missing is not None:
+            # Values under a null are valid in Arrow, but not every version of its Parquet writer accepts them.
+            matrix, lengths[missing] = matrix[~missing], 0
+        arrays = [list_array(matrix, lengths, missing, fields[0].type)]
     return list(zip(fields, arrays, strict=True))
 
 
@@ -123,17 +127,24 @@ def _bitmap(missing: Missing) -> pa.Buffer | None:
     return None if missing is None else pa.py_buffer(np.packbits(~missing, bitorder="little"))
 
 
-def _list_array(matrix: NDArray[Any], arrow_type: pa.DataType, missing: Missing) -> pa.Array:
-    n_rows, n_classes = matrix.shape
-    dtype: np.dtype[Any] = np.dtype(np.int64 if pa.types.is_large_list(arrow_type) else np.int32)
-    if matrix.size > np.iinfo(dtype).max:
-        raise ValueError(f"{matrix.size:,} numbers exceed the offsets of {arrow_type}")
-    if missing is None:
-        offsets = np.arange(n_rows + 1, dtype=dtype) * dtype.type(n_classes)
-    else:
-        # Values under a null are valid in Arrow, but not every version of its Parquet writer accepts them.
-        matrix = matrix[~missing]
-        offsets = np.zeros(n_rows + 1, dtype)
-        np.cumsum(~missing * n_classes, out=offsets[1:], dtype=dtype)
+def list_array(
+    values: pa.Array | NDArray[Any], lengths: NDArray[np.int64], missing: Missing, arrow_type: pa.DataType
+) -> pa.Array:
+    """Return values as lists of the given lengths, which share their memory; missing rows are null and have length 0.
+
+    ``values`` is the child array, or a contiguous matrix of its values.
+
+    Raises
+    ------
+    ValueError
+        A list with 32-bit offsets would have 2**31 or more values.
+    """
+    dtype = np.int64 if pa.types.is_large_list(arrow_type) else np.int32
+    total = int(lengths.sum())
+    if total > np.iinfo(dtype).max:
+        raise ValueError(f"{total:,} numbers exceed the offsets of {arrow_type}")
+    offsets = np.zeros(len(lengths) + 1, dtype)
+    np.cumsum(lengths, out=offsets[1:])
     buffers = [_bitmap(missing), pa.py_buffer(offsets)]
-    return pa.Array.from_buffers(arrow_type, n_rows, buffers, children=[_over(matrix.reshape(-1), None)])
+    child = _over(values.reshape(-1), None) if isinstance(values, np.ndarray) else values
+    return pa.Array.from_buffers(arrow_type, len(lengths), buffers, children=[child])

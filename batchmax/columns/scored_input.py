@@ -1,6 +1,6 @@
 """Reads the metadata of outputs of ``score`` that are inputs: columns of probabilities, their labels and classes.
 
-Knows schemas and options. Module ``logits`` chooses the columns of files without this metadata.
+Knows schemas and options. Module ``find_logits`` chooses the columns of files without this metadata.
 """
 
 from __future__ import annotations

@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.arrow import column_array, is_list, plain_array, plain_type, type_text, valid_rows
-from batchmax.columns.labels import label_name
-from batchmax.columns.logits_column import LogitsColumn
+from batchmax.columns.arrow import column_array, is_large, is_list, plain_array, plain_type, type_text, valid_rows
+from batchmax.columns.labels import is_text_or_bytes, label_name
+from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import PLURALS, SCALARS, Status
+from batchmax.outputs import SCALARS
+from batchmax.statuses import Status
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,10 @@ def find_sequences(schema: pa.Schema, options: ScoreOptions, logits: LogitsColum
             "sequences can't be written as one column per class", where="--layout", remedy="use list or fixed"
         )
     _check_bytes(types, options)
-    fields = [_opened(field) if field.name in {name, label} else field for field in schema]
-    outer = plain_type(types[name])
-    is_large = pa.types.is_large_list(outer) or pa.types.is_large_list_view(outer)
-    return Nesting(name, label, pa.schema(fields, schema.metadata), bool(is_large), options.shift)
-
-
-def token_field(field: pa.Field, nesting: Nesting) -> pa.Field:
-    """Return the list field of rows for a field of tokens without a prefix."""
-    make = pa.large_list if nesting.is_large else pa.list_
-    return pa.field(PLURALS.get(field.name, field.name), make(field.type))
+    items = {one: plain_type(types[one]).value_type for one in (name, label) if one in types}
+    fields = [field.with_type(items.get(field.name, field.type)) for field in schema]
+    tokens = pa.schema(fields, schema.metadata)
+    return Nesting(name, label, tokens, is_large(plain_type(types[name])), options.shift)
 
 
 def row_fields(names: tuple[str, ...]) -> list[pa.Field]:
@@ -145,9 +140,8 @@ class Tokens:
 
     def row_of(self, token: int) -> tuple[int, int]:
         """Return the row of a token, counted from the first row here, and the token's index in that row."""
-        ends = np.cumsum(self.lengths)
-        row = int(np.searchsorted(ends, token, side="right"))
-        return row, token - int(ends[row] - self.lengths[row]) + (self.first if row == 0 else 0)
+        row, place = self.places()
+        return int(row[token]), int(place[token])
 
     def numbered(self, first_row: int) -> Iterator[tuple[slice, int]]:
         """Yield for each row the slice of its tokens and the number of its first token; the first row is ``first_row``.
@@ -184,15 +178,9 @@ def token_labels(tokens: Tokens, nesting: Nesting) -> tuple[pa.Array | None, NDA
     """
     if nesting.label is None:
         return None, None
-    lists = plain_array(column_array(tokens.rows, nesting.label))
     row, place = tokens.places()
-    known = valid_rows(lists)
-    starts, counts = extents(lists)
-    counts = np.where(known, counts, 0)
     wanted = place + nesting.shift
-    inside = wanted < counts[row]
-    index = pa.array(np.where(inside, starts[row] + wanted, 0), pa.int64(), mask=~inside)
-    labels = lists.values.take(index)
+    labels, inside, known, counts = _items(tokens, nesting.label, row, wanted)
     last = np.zeros(len(row), np.bool_)
     last_of_row = np.cumsum(tokens.lengths) - 1
     ended = np.flatnonzero((tokens.lengths > 0) & (np.arange(tokens.n_rows) < tokens.n_ended))
@@ -212,11 +200,23 @@ def token_values(tokens: Tokens, name: str) -> pa.Array:
 
     A token beyond the end of its row's list gets null.
     """
+    return _items(tokens, name, *tokens.places())[0]
+
+
+def _items(
+    tokens: Tokens, name: str, row: NDArray[np.int64], place: NDArray[np.int64]
+) -> tuple[pa.Array, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+    """Return items of the lists of rows, null beyond the end of a list, and which items exist.
+
+    Also returns for each row whether its list isn't null, and the length of the list.
+    """
     lists = plain_array(column_array(tokens.rows, name))
-    row, place = tokens.places()
+    known = valid_rows(lists)
     starts, counts = extents(lists)
-    inside = place < np.where(valid_rows(lists), counts, 0)[row]
-    return lists.values.take(pa.array(np.where(inside, starts[row] + place, 0), pa.int64(), mask=~inside))
+    counts = np.where(known, counts, 0)
+    inside = place < counts[row]
+    items = lists.values.take(pa.array(np.where(inside, starts[row] + place, 0), pa.int64(), mask=~inside))
+    return items, inside, known, counts
 
 
 def extents(lists: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -228,11 +228,6 @@ def extents(lists: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return offsets[:-1], np.diff(offsets)
 
 
-def _opened(field: pa.Field) -> pa.Field:
-    kind = plain_type(field.type)
-    return field.with_type(kind.value_type) if is_list(kind) else field
-
-
 def _check_bytes(types: dict[str, Any], options: ScoreOptions) -> None:
     if options.bytes is None:
         return
@@ -240,9 +235,7 @@ def _check_bytes(types: dict[str, Any], options: ScoreOptions) -> None:
     if kind is None:
         remedy = f"the columns are {', '.join(list(types)[:20])}"
         raise UsageError(f"there is no column {options.bytes!r}", where="--bytes", remedy=remedy)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    if not (pa.types.is_integer(kind) or is_text or is_bytes):
+    if not (pa.types.is_integer(kind) or is_text_or_bytes(kind)):
         raise UsageError(
             f"column {options.bytes!r} ({type_text(types[options.bytes])}) is neither text nor an integer",
             where="--bytes",

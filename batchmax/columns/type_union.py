@@ -8,20 +8,17 @@ don't become text, text doesn't become bytes, booleans don't become numbers, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from batchmax.columns.arrow import is_list, plain_array
+from batchmax.columns.arrow import is_binary, is_large, is_list
 
-UNITS = ("s", "ms", "us", "ns")
 UTC = frozenset({"UTC", "utc", "Etc/UTC", "+00:00", "Z", "GMT", "Etc/GMT"})
 """Names of UTC that are treated as the same time zone."""
 
-_NOT_CAST = (pa.types.is_nested, pa.types.is_dictionary, pa.types.is_null)
-
-EXACT_BITS = {16: 11, 32: 24, 64: 53}
-"""For each width of a float in bits, the width of the integers that it represents exactly."""
+INTEGER_DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
+"""For each width of an integer in bits, the decimal digits of its largest value."""
 
 
 def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
@@ -31,7 +28,7 @@ def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     """
     if first.equals(second):
         return first
-    for rule in (_null, _wrapped, _number, _decimal, _time, _text, _lists, _structs):
+    for rule in (_null, _wrapped, _number, _same_kind, _lists, _structs):
         found = rule(first, second)
         if found is not None:
             return found
@@ -75,90 +72,47 @@ def _wrapped(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     return pa.dictionary(index, values, ordered=first.ordered and second.ordered)
 
 
-def _storage(kind: pa.DataType) -> pa.DataType:
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
 def _number(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    ours, theirs = _integer(first), _integer(second)
-    floats = [one for one in (first, second) if pa.types.is_floating(one)]
-    if ours is not None and theirs is not None:
-        signed = ours[0] or theirs[0]
-        # A signed integer has one value bit less than an unsigned one of the same width.
-        needed = max(width - is_signed for is_signed, width in (ours, theirs)) + signed
-        width = next((width for width in (8, 16, 32, 64) if width >= needed), None)
-        return None if width is None else getattr(pa, f"{'' if signed else 'u'}int{width}")()
-    if len(floats) == 2:
-        return max(floats, key=lambda one: one.bit_width)
-    integer = ours or theirs
-    if len(floats) != 1 or integer is None:
+    kinds = first, second
+    if not all(pa.types.is_integer(one) or pa.types.is_floating(one) for one in kinds):
         return None
-    bits = max(EXACT_BITS[floats[0].bit_width], integer[1] - integer[0])
-    width = next((width for width, exact in EXACT_BITS.items() if exact >= bits), None)
-    return None if width is None else getattr(pa, f"float{width}")()
+    both = np.promote_types(*(one.to_pandas_dtype() for one in kinds))
+    # NumPy promotes integers of 64 bits to float64, which doesn't represent all of them.
+    is_rounded = both.kind == "f" and any(pa.types.is_integer(one) and one.bit_width == 64 for one in kinds)
+    return None if is_rounded else pa.from_numpy_dtype(both)
 
 
-def _integer(kind: pa.DataType) -> tuple[bool, int] | None:
-    """Return whether an integer type is signed, and its width in bits; None for other types."""
-    return (bool(pa.types.is_signed_integer(kind)), kind.bit_width) if pa.types.is_integer(kind) else None
-
-
-def _decimal(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    if not (pa.types.is_decimal(first) or pa.types.is_decimal(second)):
+def _same_kind(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    """Return the common type of two decimal types, times, texts or binary types, by the rules of pyarrow."""
+    kinds = [_widened(one) for one in (first, second)]
+    if pa.types.is_decimal(first) or pa.types.is_decimal(second):
+        kinds = [pa.decimal128(INTEGER_DIGITS[one.bit_width]) if pa.types.is_integer(one) else one for one in kinds]
+    elif pa.types.is_timestamp(first) and pa.types.is_timestamp(second) and {first.tz, second.tz} <= UTC:
+        kinds[1] = pa.timestamp(second.unit, first.tz)
+    if not any(is_kind(kinds[0]) and is_kind(kinds[1]) for is_kind in _KINDS):
         return None
-    digits = [_digits(first), _digits(second)]
-    if digits[0] is None or digits[1] is None:
+    schemas = [pa.schema([pa.field("", one)]) for one in kinds]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
         return None
-    scale = max(one[1] for one in digits if one is not None)
-    whole = max(one[0] - one[1] for one in digits if one is not None)
-    makers = ((38, pa.decimal128), (76, pa.decimal256))
-    kinds = [one.bit_width for one in (first, second) if pa.types.is_decimal(one)]
-    for most, make in makers:
-        if whole + scale <= most and (make is pa.decimal256 or max(kinds) <= 128):
-            return make(whole + scale, scale)
-    return None
 
 
-def _digits(kind: pa.DataType) -> tuple[int, int] | None:
-    """Return the precision and scale of a decimal type, or of one that represents an integer type."""
-    if pa.types.is_decimal(kind):
-        return kind.precision, kind.scale
-    if pa.types.is_integer(kind):
-        return {8: 3, 16: 5, 32: 10, 64: 20}[kind.bit_width], 0
-    return None
+def _widened(kind: pa.DataType) -> pa.DataType:
+    """Return the wider type of a view or a short decimal, which pyarrow's rules don't cover."""
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    return pa.decimal128(kind.precision, kind.scale) if pa.types.is_decimal(kind) and kind.bit_width < 128 else kind
 
 
-def _time(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    if pa.types.is_timestamp(first) and pa.types.is_timestamp(second):
-        if first.tz != second.tz and not {first.tz, second.tz} <= UTC:
-            return None
-        return pa.timestamp(_finer(first, second), first.tz)
-    if pa.types.is_duration(first) and pa.types.is_duration(second):
-        return pa.duration(_finer(first, second))
-    if pa.types.is_time(first) and pa.types.is_time(second):
-        unit = _finer(first, second)
-        return pa.time32(unit) if unit in {"s", "ms"} else pa.time64(unit)
-    if pa.types.is_date(first) and pa.types.is_date(second):
-        return pa.date64()
-    return None
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _finer(first: pa.DataType, second: pa.DataType) -> Any:
-    return max(first.unit, second.unit, key=UNITS.index)
-
-
-def _text(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    for kinds, large in (
-        ((pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view), pa.large_string()),
-        (
-            (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
-            pa.large_binary(),
-        ),
-    ):
-        if any(kind(first) for kind in kinds) and any(kind(second) for kind in kinds):
-            small = all(pa.types.is_fixed_size_binary(one) or pa.types.is_binary(one) for one in (first, second))
-            return pa.binary() if small else large
-    return None
+_KINDS = (pa.types.is_decimal, pa.types.is_temporal, _is_text, is_binary)
+"""Tests for types of one kind, whose common types in pyarrow are lossless."""
 
 
 def _lists(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
@@ -172,11 +126,7 @@ def _lists(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
         return None
     if all(map(pa.types.is_fixed_size_list, (first, second))) and first.list_size == second.list_size:
         return pa.list_(item, first.list_size)
-    return pa.large_list(item) if any(map(_is_large, (first, second))) else pa.list_(item)
-
-
-def _is_large(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind))
+    return pa.large_list(item) if any(map(is_large, (first, second))) else pa.list_(item)
 
 
 def _structs(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
@@ -225,49 +175,12 @@ def read_as(array: pa.Array, kind: pa.DataType, whole: pa.DataType | None = None
     """
     if array.type.equals(kind):
         return array
-    if pa.types.is_null(array.type):
-        return pa.nulls(len(array), kind)
-    if isinstance(array, pa.ExtensionArray):
-        return read_as(array.storage, kind)
-    if isinstance(array, pa.DictionaryArray):
-        if not pa.types.is_dictionary(kind):
-            return read_as(plain_array(array), kind)
-        values = read_as(array.dictionary, kind.value_type)
-        return pa.DictionaryArray.from_arrays(array.indices.cast(kind.index_type), values, ordered=kind.ordered)
     if pa.types.is_struct(array.type):
         return _read_struct(array, kind, array.type if whole is None else whole)
-    if pa.types.is_map(array.type):
-        keys, items = read_as(array.keys, kind.key_type), read_as(array.items, kind.item_type)
-        mask = array.is_null() if array.null_count else None
-        return pa.MapArray.from_arrays(_offsets(array), keys, items, kind, mask=mask)
-    if is_list(array.type) and not _is_plain(array.type.value_type, kind.value_type):
-        array = _with_items(plain_array(array), kind.value_field)
-    return array.cast(kind)
-
-
-def _is_plain(first: pa.DataType, second: pa.DataType) -> bool:
-    """Return whether Arrow can cast lists with items of one type to lists with items of the other."""
-    if isinstance(first, pa.BaseExtensionType):
-        return False
-    return not any(is_kind(one) for is_kind in _NOT_CAST for one in (first, second))
-
-
-def _with_items(array: pa.Array, item: pa.Field) -> pa.Array:
-    """Return lists with their items cast to the type of a field."""
-    if pa.types.is_fixed_size_list(array.type):
-        size = array.type.list_size
-        values = read_as(array.values.slice(array.offset * size, len(array) * size), item.type)
-        mask = array.is_null() if array.null_count else None
-        return pa.FixedSizeListArray.from_arrays(values, type=pa.list_(item, size), mask=mask)
-    is_large = pa.types.is_large_list(array.type)
-    kind, make = (pa.large_list(item), pa.LargeListArray) if is_large else (pa.list_(item), pa.ListArray)
-    mask = array.is_null() if array.null_count else None
-    return make.from_arrays(_offsets(array), read_as(array.values, item.type), type=kind, mask=mask)
-
-
-def _offsets(array: pa.Array) -> pa.Array:
-    """Return a copy of the offsets of lists: Arrow doesn't accept a slice of offsets together with a mask."""
-    return pa.array(array.offsets.to_numpy())
+    found = array.cast(kind)
+    # pyarrow 26 casts lists of nulls within lists of structs to invalid arrays.
+    found.validate()
+    return found
 
 
 def _read_struct(array: pa.Array, kind: pa.DataType, whole: pa.DataType) -> pa.Array:

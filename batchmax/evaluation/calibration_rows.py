@@ -20,12 +20,12 @@ from batchmax.evaluation.row_stream import open_rows, refuse_bytes, row_batches
 from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
 from batchmax.options.input_options import InputOptions
-from batchmax.outputs import LAST_WITHOUT_LOSS, STATUS_NAMES, Status
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.scoring.tally import Tally
 from batchmax.sources.parquet_source import Source
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_WITHOUT_LOSS, STATUS_NAMES, Status
 
 Array = NDArray[Any]
 

@@ -24,10 +24,10 @@ from batchmax.evaluation.row_stream import open_rows, read_if_stdin, schema_of
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import refuse
-from batchmax.outputs import LAST_WITHOUT_LOSS, Status
 from batchmax.runtime.text import close_match
 from batchmax.sources.parquet_file import arrow_schema
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_WITHOUT_LOSS, Status
 
 Array = NDArray[Any]
 

@@ -23,10 +23,9 @@ from batchmax.jobs.row_batch import RowBatch, score_chunk
 from batchmax.jobs.threads import page_workers
 from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
-from batchmax.scoring.score_rows import doubts_about
+from batchmax.scoring.score_rows import input_warnings
 from batchmax.sources.chunks import limited
 from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import arrow_schema, open_file
@@ -34,6 +33,7 @@ from batchmax.sources.parquet_source import Source, open_source
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.streams.ipc_reader import read_stdin
+from batchmax.statuses import LAST_WITHOUT_PROBS
 from batchmax.storage.input_files import find_files, paths_of
 from batchmax.storage.paths import STREAM
 
@@ -119,7 +119,7 @@ def row_batches(
     """
     job, options = source.job, source.job.options
     progress, is_checked = progress or Progress(), False
-    bad_rows = BadRowHandler(source)
+    bad_rows = BadRowHandler(job)
     total = rows_in(source)
     progress.start(total, None if total is None else total * source.row_bytes)
     parts = plan_parts(source.group_rows(), source.row_bytes)
@@ -132,8 +132,8 @@ def row_batches(
                 bad_rows.refuse(chunk, batch.scores.status)
                 if not is_checked and len(batch.matrix):
                     is_checked = True
-                    for doubt in doubts_about(batch.matrix[batch.scores.status > LAST_WITHOUT_PROBS], job):
-                        (progress.warn if warnings is None else warnings.append)(doubt)
+                    for text in input_warnings(batch.matrix[batch.scores.status > LAST_WITHOUT_PROBS], job):
+                        (progress.warn if warnings is None else warnings.append)(text)
                 yield batch
                 progress.advance(chunk.rows_done, chunk.batch.num_rows * job.row_bytes)
 

@@ -20,10 +20,10 @@ from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import resolve_options
-from batchmax.outputs import LAST_WITHOUT_LOSS
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_WITHOUT_LOSS
 
 NEEDED = ("pred", "confidence", "status")
 """Outputs to compute for every row, besides the loss."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.outputs import Status
 from batchmax.runtime.buffers import Take
+from batchmax.statuses import Status
 
 Array = NDArray[Any]
 

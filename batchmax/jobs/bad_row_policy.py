@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.columns.job import Job
 from batchmax.jobs.stage import Result
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.scoring.bad_rows import bad_row, describe_bad_row
 from batchmax.scoring.score_rows import narrowed
-from batchmax.scoring.sequence_assembler import CompletedRows
 from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
 from batchmax.sources.chunks import Chunk
-from batchmax.sources.parquet_source import Source
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_BAD, STATUS_NAMES
 
 Array = NDArray[Any]
 
@@ -27,11 +27,22 @@ MOST_CLASSES_SHOWN = 80
 
 
 class BadRowHandler:
-    """Applies ``--on-bad-row`` and ``--rejects`` to the results of a chunk."""
+    """Applies ``--on-bad-row`` and ``--rejects`` to the results of a chunk.
 
-    def __init__(self, source: Source) -> None:
-        self._job = source.job
-        self._fields = rejects_schema(source.schema, nesting=source.job.nesting)
+    Parameters
+    ----------
+    job
+        The job that computes the results.
+    schema
+        Schema of the input, for rejected rows.
+    remedy
+        How to find a bad row that isn't in a file.
+    """
+
+    def __init__(self, job: Job, schema: pa.Schema | None = None, remedy: str = "") -> None:
+        self._job = job
+        self._fields = rejects_schema(schema or pa.schema([]), nesting=job.nesting)
+        self._remedy = remedy
 
     def refuse(self, chunk: Chunk, status: Array) -> None:
         """Raise for the first bad row under the policy ``error``.
@@ -45,52 +56,38 @@ class BadRowHandler:
         if self._job.options.on_bad_row != "error":
             return
         if isinstance(chunk, TokenChunk) and (row := chunk.null_row(status)) is not None:
-            raise bad_row(chunk.origin.place(row), "the logits are null")
+            raise bad_row(chunk.origin.place(row), "the logits are null", "", self._remedy)
         if not bad.any():
             return
         unit = int(np.argmax(bad))
         what, hint = describe_bad_row(chunk.unit(unit, self._job), 0, int(status[unit]), self._job)
-        remedy = ""
+        remedy = self._remedy
         if chunk.origin.row_group is not None:
             words = ["batchmax", "show", chunk.origin.file, "--row", str(chunk.rows_of(np.array([unit]))[0])]
             remedy = "to see the row: " + shlex.join([*words, *_read_options(self._job.options)])
         raise bad_row(chunk.place(unit), what, hint, remedy)
 
-    def apply(self, chunk: Chunk, batch: pa.RecordBatch, status: Array) -> Result:
-        """Return the rows of a chunk that are written, and those that are rejected."""
+    def apply(self, chunk: Chunk, result: Result, status: Array) -> Result:
+        """Return the result of a chunk without bad rows under the policy ``drop``, and with the rejected rows.
+
+        ``status`` has the status of each row; of sequences, of those that end with the chunk. Rejected sequences don't
+        have their logits, which may no longer be in memory.
+        """
         bad = status <= LAST_BAD
         options = self._job.options
         if options.on_bad_row != "drop" or not bad.any():
-            return Result(batch)
-        rows, rejects = np.flatnonzero(bad), None
-        if options.rejects is not None:
-            rejects = self._rejected(chunk, chunk.batch, rows, chunk.rows_of(rows), status)
-        return Result(batch.filter(pa.array(~bad)), rejects)
+            return result
+        rejects = None if options.rejects is None else self._rejected(chunk, np.flatnonzero(bad), status)
+        return replace(result, batch=result.batch.filter(pa.array(~bad)), rejects=rejects)
 
-    def apply_to_sequences(self, chunk: TokenChunk, ended: CompletedRows) -> Result:
-        """Return the sequences that end with a chunk: those that are written, and those that are rejected.
-
-        Rejected sequences don't have their logits, which may no longer be in memory.
-        """
-        bad = ended.totals.is_bad
-        options = self._job.options
-        if options.on_bad_row != "drop" or not bad.any():
-            return Result(ended.batch, ended=ended)
-        rejects = None
-        if options.rejects is not None:
-            rows = np.flatnonzero(bad)
-            rejects = self._rejected(chunk, chunk.tokens.rows, rows, chunk.origin.first_row + rows, ended.totals.status)
-        return Result(ended.batch.filter(pa.array(~bad)), rejects, ended)
-
-    def _rejected(
-        self, chunk: Chunk, batch: pa.RecordBatch, rows: Array, numbers: Array, status: Array
-    ) -> pa.RecordBatch:
-        """Return some rows of a batch with their file, their row numbers in the file, and their statuses."""
+    def _rejected(self, chunk: Chunk, rows: Array, status: Array) -> pa.RecordBatch:
+        """Return some rows of a chunk with their file, their row numbers in the file, and their statuses."""
+        batch = chunk.tokens.rows if isinstance(chunk, TokenChunk) else chunk.batch
         names = self._fields.names[: -len(REJECT_FIELDS)]
         whole = batch.select(names).take(pa.array(rows))
         columns = [narrowed(whole.column(name), self._fields.field(name).type) for name in names]
         columns.append(pa.array([chunk.origin.file] * len(rows), pa.string()))
-        columns.append(pa.array(numbers, pa.int64()))
+        columns.append(pa.array(chunk.origin.first_row + rows, pa.int64()))
         columns.append(pa.array([STATUS_NAMES[status[row]] for row in rows], pa.string()))
         fields = [field.with_type(column.type) for field, column in zip(self._fields, columns, strict=True)]
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, is_list, plain_type
-from batchmax.columns.logits_column import LogitsColumn, OutputLayout
+from batchmax.columns.logits_layout import LogitsColumn, OutputLayout
 from batchmax.columns.matrices import read_matrix
 from batchmax.columns.result_arrays import matrix_columns, matrix_fields
 from batchmax.columns.scored_input import written_by_score
@@ -21,13 +21,13 @@ from batchmax.jobs.output_job import FileJob
 from batchmax.jobs.stage import Result, Stage
 from batchmax.options.parsing import check_type
 from batchmax.options.score_options import ConvertOptions, Layout, ScoreOptions, resolve_options
-from batchmax.outputs import LAST_BAD, Status
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.parquet_source import Source
+from batchmax.statuses import LAST_BAD, Status
 from batchmax.storage.paths import local_path
 
 Array = np.ndarray[Any, Any]
@@ -104,7 +104,7 @@ class ConvertStage(Stage):
             )
         source.job = replace(job, computed=pa.schema(fields), dtype=dtype, layout=cast("OutputLayout", layout))
         super().__init__(source, progress, out)
-        self._bad_rows = BadRowHandler(source)
+        self._bad_rows = BadRowHandler(job, source.schema)
 
     def compute(self, chunk: Chunk, buffers: Buffers) -> Result:
         """Convert a chunk, handle its bad rows, and count its rows."""
@@ -126,7 +126,7 @@ class ConvertStage(Stage):
         )
         present = pa.schema([field for field, _ in columns])
         batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=present)
-        return self._bad_rows.apply(chunk, batch, status)
+        return self._bad_rows.apply(chunk, Result(batch), status)
 
 
 def _stored_type(schema: pa.Schema, logits: LogitsColumn) -> np.dtype[Any]:

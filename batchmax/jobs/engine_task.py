@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job, plan_scoring
-from batchmax.columns.logits import find_logits
-from batchmax.columns.matrices import SparseVectorError, first_row_length
-from batchmax.errors import DataError, UsageError
+from batchmax.columns.matrices import first_row_length
+from batchmax.errors import UsageError
 from batchmax.jobs.score_batch import score_planned
 from batchmax.jobs.threads import use_threads
+from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions
 from batchmax.sources.streams.arrow_batches import check_batch
 
@@ -34,28 +35,17 @@ def check_options(options: ScoreOptions) -> None:
     UsageError
         An option needs all rows, their numbers, or a common place for rejected rows.
     """
-    refused = (
-        ("--rejects", options.rejects is not None, "tasks can't write rejected rows to one file", _STATUS_REMEDY),
-        (
-            "--fail-if",
-            options.fail_if is not None,
-            "no task has all rows",
-            "evaluate the result with batchmax.evaluate",
-        ),
-        ("--limit", options.limit is not None, "no task has all rows", "limit the input instead"),
-        (
-            "--outputs",
-            "sample" in (options.outputs or ()),
+    remedy = "leave it out, add status to the outputs with --on-bad-row null, and filter by it"
+    refuse("tasks can't write rejected rows to one file", remedy, rejects=options.rejects)
+    refuse("no task has all rows", "evaluate the result with batchmax.evaluate", fail_if=options.fail_if)
+    if options.limit is not None:
+        raise UsageError("no task has all rows", where="--limit", remedy="limit the input instead")
+    if "sample" in (options.outputs or ()):
+        raise UsageError(
             "sample depends on a row's number among all rows, which tasks don't have",
-            "leave sample out, or use batchmax.score",
-        ),
-    )
-    for where, is_asked, what, remedy in refused:
-        if is_asked:
-            raise UsageError(what, where=where, remedy=remedy)
-
-
-_STATUS_REMEDY = "leave it out, add status to the outputs with --on-bad-row null, and filter by it"
+            where="--outputs",
+            remedy="leave sample out, or use batchmax.score",
+        )
 
 
 def plan_tasks(schema: pa.Schema, options: ScoreOptions, batch: pa.RecordBatch | None) -> Job:
@@ -110,15 +100,6 @@ def score_batches(
             piece = batch.slice(start, step)
             place = (first_row, whole) if whole is not None else (start, "a batch")
             with use_threads(options):
-                scored = _scored(piece, job, *place)
+                scored = score_planned(piece, job, *place, _FIND_ROW)
             first_row += piece.num_rows
             yield scored
-
-
-def _scored(piece: pa.RecordBatch, job: Job, first_row: int, whole: str) -> pa.RecordBatch:
-    try:
-        return score_planned(piece, job, first_row, whole, _FIND_ROW)
-    except SparseVectorError as error:
-        # The error's row is within the slice, and engines can't pass on exceptions that have an additional argument.
-        where = f"row {first_row + error.row:,} of {whole}"
-        raise DataError(error.what, where=where, remedy=error.remedy) from None

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 from batchmax.errors import GateError, UsageError
 from batchmax.jobs import ray_executor
+from batchmax.jobs.open_outputs import open_outputs
 from batchmax.jobs.part_writer import PartWriter
 from batchmax.jobs.pipeline import report_source, run_pipeline
-from batchmax.jobs.plan import Plan
-from batchmax.jobs.run import Run, open_outputs
 from batchmax.jobs.score_stage import ScoreStage
 from batchmax.jobs.stage import Stage
 from batchmax.jobs.threads import page_workers
 from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.signal_guard import uninterrupted
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.sinks.codecs import output_codecs, output_split
 from batchmax.sinks.commit.destination import Location
-from batchmax.sinks.commit.journal import CompletedPart
+from batchmax.sinks.commit.journal import CompletedPart, part_sizes
 from batchmax.sinks.ipc_writer import OutgoingStream
 from batchmax.sinks.metadata import job_identity, output_schema
-from batchmax.sinks.parquet_sink import SUMMARY_KEY
 from batchmax.sources.chunks import limited
 from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import pyarrow_only
@@ -77,17 +79,15 @@ class FileJob:
         if self._options.if_exists == "resume" and (finished := self._finished()) is not None:
             return finished
         source, stage = self._source, self._stage
-        run = Run(self._writer, self._commit)
-        with run.building() as completed:
-            if completed.decision is None:
-                elsewhere = None if self._options.engine == "local" else self._on_ray
-                run.stream(stage, lambda: {SUMMARY_KEY: stage.summary().lasting()}, elsewhere)
+        with self._commit.building() as self._completed, page_workers(self._options) as workers:
+            if self._completed.decision is None:
+                written = self._write(workers)
                 self._progress.detail(source.read_statistics.text())
                 summary = stage.final_summary()
                 summary.seconds = round(time.monotonic() - self._started, 3)
-                summary.bytes_written = run.written
+                summary.bytes_written = written
             else:
-                summary = ScoreSummary.stored(completed.decision["summary"], self._files)
+                summary = ScoreSummary.stored(self._completed.decision["summary"], self._files)
             if not self._commit.publishes:
                 again = (
                     "to make the missing parts and publish the output, run the command without --shard and with "
@@ -97,12 +97,59 @@ class FileJob:
                 self._progress.note(summary.notes[-1])
                 return summary
             if reason := stage.failure(summary):
-                self._hold(run, summary, reason)
+                self._hold(summary, reason)
             if not self._commit.main.is_file:
                 rows = [part.rows for part in plan_parts(source.group_rows(), source.row_bytes)]
                 self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
-            run.publish(summary)
+            self._publish(summary)
         return summary
+
+    def _write(self, workers: ThreadPoolExecutor) -> int:
+        """Process every chunk and write the results; return the number of bytes written."""
+        source, options, completed, commit = self._source, self._options, self._completed, self._commit
+        parts = commit.parts_to_make(
+            plan_parts(source.group_rows(), source.row_bytes, limit=options.limit, folders=source.folders)
+        )
+        total = sum(part.rows for part in parts) if source.files else source.n_rows
+        if total is not None and options.limit is not None:
+            total = min(total, options.limit)
+        self._progress.start(total, None if total is None else total * source.row_bytes)
+        missing = [part for part in parts if part.number not in completed.parts]
+        if skipped := completed.position + sum(part.rows for part in parts) - sum(part.rows for part in missing):
+            self._progress.skip(skipped)
+        if commit.main.is_file:
+            return self._writer.file(parts, self._stage, commit, completed, workers)
+        for part in self._make_parts(missing, workers):
+            completed.parts[part.number] = part
+            if commit.journal is not None:
+                commit.journal.record_part(part)
+        in_order = [completed.parts[part.number] for part in parts]
+        for output, sizes in zip(commit.outputs, part_sizes(in_order), strict=False):
+            output.part_sizes = sizes
+        self._stage.gather(json.loads(part.state) for part in in_order)
+        return sum(part.size + (part.rejects or 0) for part in in_order)
+
+    def _make_parts(self, parts: Sequence[Part], workers: ThreadPoolExecutor) -> Iterator[CompletedPart]:
+        if self._options.engine == "ray":
+            yield from ray_executor.make_parts(self._source, parts, self._commit, self._progress)
+            return
+        rejects = None if self._commit.rejects is None else self._commit.rejects.parts
+        for part in parts:
+            yield self._writer.part(part, self._stage, self._commit.main.parts, rejects, workers)
+
+    def _publish(self, summary: ScoreSummary) -> None:
+        """Publish the rejected rows, then the output."""
+        with uninterrupted():
+            self._prepare(summary)
+            self._commit.publish()
+            self._progress.published()
+
+    def _prepare(self, summary: ScoreSummary) -> None:
+        lasting = json.loads(summary.lasting())
+        for output in self._commit.outputs:
+            output.prepare(functools.partial(self._writer.manifest, rejects=output is self._commit.rejects), lasting)
+        if self._completed.decision is None:
+            self._commit.record_decision(summary.as_dict())
 
     @property
     def _files(self) -> list[str]:
@@ -125,12 +172,14 @@ class FileJob:
             summary.held = None
         return summary
 
-    def _hold(self, run: Run, summary: ScoreSummary, reason: str) -> None:
+    def _hold(self, summary: ScoreSummary, reason: str) -> None:
         if self._commit.main.location is Location.PUBLISHED:
             # A killed run has published it; only the cleanup is left.
-            run.publish(summary)
+            self._publish(summary)
             raise GateError(_already_complete(reason), where=self._commit.main.where)
-        summary.held = run.hold(summary)
+        with uninterrupted():
+            self._prepare(summary)
+            summary.held = self._commit.hold()
         raise GateError(
             reason,
             where=self._commit.main.where,
@@ -149,24 +198,6 @@ class FileJob:
             raise UsageError("a shard is made by one process", where=where, remedy=remedy + ", or --shard")
         if pyarrow_only():
             raise UsageError("BATCHMAX_PARQUET=pyarrow supports only one process", where=where, remedy=remedy)
-
-    def _on_ray(self, parts: Sequence[Part]) -> Iterator[CompletedPart]:
-        """Make parts on a Ray cluster."""
-        options = self._options
-        out, rejects = self._commit.main, self._commit.rejects
-        yield from ray_executor.make_parts(
-            Plan.of(self._source),
-            parts,
-            out.parts,
-            None if rejects is None else rejects.parts,
-            (out.uri, None if rejects is None else rejects.uri),
-            storage=options.storage_options,
-            run=out.run,
-            cpus=options.threads or 1,
-            memory_limit=options.memory_limit,
-            progress=self._progress,
-            row_bytes=self._source.job.row_bytes,
-        )
 
 
 def score_to_stream(src: Any, options: ScoreOptions, progress: Progress) -> ScoreSummary:

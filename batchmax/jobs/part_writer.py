@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from batchmax.sinks.commit.commit import Commit
 from batchmax.sinks.commit.journal import CompletedPart, CompletedWork, Journal
 from batchmax.sinks.commit.staging import PartFolder, remove
 from batchmax.sinks.metadata import REJECT_FIELDS, rejects_schema
-from batchmax.sinks.parquet_sink import FileState, ParquetSink
+from batchmax.sinks.parquet_sink import SUMMARY_KEY, FileState, ParquetSink
 from batchmax.sinks.row_group_encoder import RowGroupEncoder
 from batchmax.sources.chunks import Chunk, limited
 from batchmax.sources.parquet_file import InputFile, pyarrow_only
@@ -63,39 +63,25 @@ class PartWriter:
             return job.columns_read
         return None if job.nesting is None else self.source.schema.names
 
-    @property
-    def plain(self) -> Sequence[str]:
-        """The output columns that are written without dictionary and statistics."""
-        return plain_columns(self.source.job)
-
     def file(
-        self,
-        parts: Sequence[Part],
-        stage: Stage,
-        commit: Commit,
-        completed: CompletedWork,
-        describe: Callable[[], Mapping[str, str]],
-        workers: ThreadPoolExecutor,
+        self, parts: Sequence[Part], stage: Stage, commit: Commit, completed: CompletedWork, workers: ThreadPoolExecutor
     ) -> int:
         """Write all parts to the file of an output, from where an earlier run stopped; return the number of bytes."""
         if completed.position:
             stage.restore(completed.state)
         with contextlib.ExitStack() as stack:
             like = self.source.files[0] if self.source.files else None
-            encoder, reading = self._encoder(workers, like)
             rejects = None
             if commit.rejects is not None:
                 path = commit.rejects.staging.output
-                rejects = stack.enter_context(self._rejects_sink(path, workers, completed.rejects, like))
-            sink = stack.enter_context(
-                ParquetSink(commit.main.staging.output, self.schema, self.codecs, self.plain, encoder, completed.file)
-            )
-            chunks = self.source.chunks(parts, reading, completed.position)
+                rejects = stack.enter_context(self._sink(path, like, workers, completed.rejects, rejects=True))
+            sink = stack.enter_context(self._sink(commit.main.staging.output, like, workers, completed.file))
+            chunks = self.source.chunks(parts, self._reading(like, workers), completed.position)
             limit = self.source.job.options.limit
             left = None if limit is None else limit - completed.position
             journal = None if pyarrow_only() else commit.journal
             self._run(limited(chunks, left), stage, sink, rejects, journal, completed.position)
-            size = sink.close(describe())
+            size = sink.close({SUMMARY_KEY: stage.summary().lasting()})
             if journal is not None:
                 journal.write_pending()
             return size + (rejects.close() if rejects is not None else 0)
@@ -107,16 +93,15 @@ class PartWriter:
         stage.begin(part)
         like = self.source.files[part.file] if self.source.files else None
         with contextlib.ExitStack() as stack:
-            encoder, reading = self._encoder(workers, like)
             path, rejects = out.new_path(part.name), None
             stack.callback(remove, path)
             if rejects_out is not None:
-                rejects = self._rejects_sink(rejects_out.new_path(part.name), workers, FileState(), like)
+                rejects = self._sink(rejects_out.new_path(part.name), like, workers, rejects=True)
                 stack.callback(remove, rejects.path)
                 stack.enter_context(rejects)
-            sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
-            limit = self.source.job.options.limit
-            chunks = limited(self.source.chunks([part], reading), part.rows if self.source.files else limit)
+            sink = stack.enter_context(self._sink(path, like, workers))
+            chunks = self.source.chunks([part], self._reading(like, workers))
+            chunks = limited(chunks, part.rows if self.source.files else self.source.job.options.limit)
             rows = self._run(chunks, stage, sink, rejects, None, 0)
             size, rejects_size = sink.close(), None
             if rejects_out is not None and rejects is not None and (rejects.rows or part.number == 0):
@@ -128,33 +113,62 @@ class PartWriter:
     def manifest(self, path: Path, manifest: Manifest, *, rejects: bool) -> None:
         """Write the manifest of a folder of parts or of rejected rows: it has their columns, but no rows."""
         like = self.source.files[0] if self.source.files else None
-        with ThreadPoolExecutor(1, "pages") as workers, contextlib.ExitStack() as stack:
-            if rejects:
-                sink = stack.enter_context(self._rejects_sink(path, workers, FileState(), like))
-            else:
-                encoder, _ = self._encoder(workers, like)
-                sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
+        with ThreadPoolExecutor(1, "pages") as workers, self._sink(path, like, workers, rejects=rejects) as sink:
             sink.close({MANIFEST_KEY: manifest.to_json()})
 
-    def _rejects_sink(
-        self, path: Path, workers: ThreadPoolExecutor, done: FileState, like: InputFile | None
+    def _sink(
+        self,
+        path: Path,
+        like: InputFile | None,
+        workers: ThreadPoolExecutor,
+        done: FileState | None = None,
+        *,
+        rejects: bool = False,
     ) -> ParquetSink:
-        schema = self._rejects_schema()
-        codecs = dict.fromkeys(schema.names, "SNAPPY")
+        """Open a file of the output or of rejected rows.
+
+        ``like`` is the input file whose Parquet schema the carried columns keep. ``done`` is how much of the file an
+        earlier run has completed.
+        """
+        schema, codecs = self.schema, self.codecs
+        plain: Sequence[str] = plain_columns(self.source.job)
+        if rejects:
+            schema, plain = self._rejects_schema(), ()
+            codecs = dict.fromkeys(schema.names, "SNAPPY")
         encoder = None
         if not pyarrow_only():
-            encoder = RowGroupEncoder(
-                _file_schema(schema, like, self._rejected_names()), codecs, frozenset(), split=False, workers=workers
-            )
-        return ParquetSink(path, schema, codecs, (), encoder, done)
+            stored = self._stored(like, rejects=rejects)
+            encoder = RowGroupEncoder(stored, codecs, frozenset(plain), self.split and not rejects, workers)
+        return ParquetSink(path, schema, codecs, plain, encoder, done)
+
+    def _reading(self, like: InputFile | None, workers: ThreadPoolExecutor) -> ReadPlan:
+        """Return how the source is read."""
+        if pyarrow_only():
+            return ReadPlan(self.columns)
+        options, stored = self.source.job.options, self._stored(like)
+        copies = None
+        # Copied columns keep their row groups and their codec.
+        if options.compression is None and options.row_group_size is None:
+            everything = options.limit is None and options.on_bad_row != "drop"
+            copies = CopyPlan(stored, self.source.job.carried.names, everything)
+        int96 = stored.int96
+        if options.rejects is not None:
+            int96 |= self._stored(like, rejects=True).int96
+        return ReadPlan(self.columns, workers, copies, int96)
+
+    def _stored(self, like: InputFile | None, *, rejects: bool = False) -> FileSchema:
+        """Return the schema of a file whose carried columns are stored as in an input."""
+        schema, names = self.schema, self.source.job.carried.names
+        if rejects:
+            schema = self._rejects_schema()
+            names = schema.names[: -len(REJECT_FIELDS)]
+        if like is None:
+            return FileSchema(schema)
+        names = [name for name in names if name not in like.recoded]
+        return FileSchema(declared_schema(schema, like, names), like.footer, names)
 
     def _rejects_schema(self) -> pa.Schema:
         return rejects_schema(self.source.schema, self.schema, nesting=self.source.job.nesting)
-
-    def _rejected_names(self) -> Sequence[str]:
-        """Return the columns of rejected rows that come from the input."""
-        names: list[str] = self._rejects_schema().names
-        return names[: -len(REJECT_FIELDS)]
 
     def _run(
         self,
@@ -171,9 +185,9 @@ class PartWriter:
 
         def write(group: Group) -> None:
             for result in group.results:
-                if result.ended is not None and (result.ended.pieces or result.ended.taken_back):
-                    taken_back = result.ended.taken_back
-                    sink.stream(result.ended.pieces, job.dtype, job.n_classes, taken_back=taken_back)
+                rows = result.completed
+                if rows is not None and (rows.pieces or rows.drops_open_row):
+                    sink.stream(rows.pieces, job.dtype, job.n_classes, taken_back=rows.drops_open_row)
             results.extend(group.results)
             if not group.ends:
                 return
@@ -187,31 +201,3 @@ class PartWriter:
                 journal.record_row_group([sink] if rejects is None else [sink, rejects], group.position, group.state)
 
         return run_pipeline(chunks, stage, write, self.progress, job.row_bytes, position)
-
-    def _encoder(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder | None, ReadPlan]:
-        """Return the encoder of row groups (None if pyarrow writes the file), and how the source is read.
-
-        ``like`` is the input file whose Parquet schema the carried columns keep.
-        """
-        if pyarrow_only():
-            return None, ReadPlan(self.columns)
-        options = self.source.job.options
-        names = self.source.job.carried.names
-        schema = _file_schema(self.schema, like, names)
-        encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)
-        # Copied columns keep their row groups and their codec.
-        copies = options.compression is None and options.row_group_size is None
-        everything = options.limit is None and options.on_bad_row != "drop"
-        copying = CopyPlan(schema, names, everything) if copies else None
-        int96 = schema.int96
-        if options.rejects is not None:
-            int96 = int96 | _file_schema(self._rejects_schema(), like, self._rejected_names()).int96
-        return encoder, ReadPlan(self.columns, workers, copying, int96)
-
-
-def _file_schema(schema: pa.Schema, like: InputFile | None, carried: Sequence[str]) -> FileSchema:
-    """Return the schema of a file whose carried columns are stored as in an input."""
-    if like is None:
-        return FileSchema(schema)
-    names = [name for name in carried if name not in like.recoded]
-    return FileSchema(declared_schema(schema, like, names), like.footer, names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ from batchmax.sinks.metadata import output_schema
 from batchmax.sources.parquet_source import DatasetInfo, ParquetSource, Source
 from batchmax.sources.parts import Part, plan_parts
 from batchmax.storage.hive import Partitions
-from batchmax.storage.json_fields import JsonError, json_object, json_objects, parse_json
+from batchmax.storage.json_fields import JsonError, json_object, parse_json
 
 OF_ONE_MACHINE = frozenset(
     {"threads", "memory_limit", "if_exists", "shard", "engine", "fail_if", "calibration", "storage_options"}
@@ -140,19 +140,10 @@ class Plan:
             if values["version"] != __version__:
                 what = f"it was made by batchmax {values['version']}, and this is {__version__}"
                 raise DataError(what, where="the plan", remedy="install the same version on all machines")
-            values = json_object(values, dict.fromkeys(_names(cls), object) | {"inputs": list, "parts": list})
-            inputs = _made(Input, values["inputs"])
-            parts = _made(Part, values["parts"])
-        except JsonError as error:
+            inputs = tuple(Input(**one) for one in values["inputs"])
+            return cls(**values | {"inputs": inputs, "parts": tuple(Part(**one) for one in values["parts"])})
+        except (JsonError, KeyError, TypeError) as error:
             raise DataError("it is invalid", where="the plan", remedy="plan the job again") from error
-        return cls(**{name: values[name] for name in _names(cls)} | {"inputs": inputs, "parts": parts})
-
-    def score_options(self, threads: int | None, memory_limit: int) -> ScoreOptions:
-        """Return the options of the job, with the limits of this machine."""
-        given: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in self.options.items()
-        }
-        return ScoreOptions(**given, threads=threads, memory_limit=memory_limit)
 
 
 def run_part(
@@ -187,7 +178,10 @@ def run_part(
     """
     part = next(one for one in plan.parts if one.number == number)
     given = plan.inputs[part.file]
-    options = replace(plan.score_options(threads, memory_limit), storage_options=tuple(storage))
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in plan.options.items()
+    }
+    options = ScoreOptions(**values, threads=threads, memory_limit=memory_limit, storage_options=tuple(storage))
     schema = _unpacked(plan.schema)
     partitions = Partitions(tuple(map(schema.field, given.values)), (tuple(given.values.values()),))
     source = ParquetSource([given.path], options, dataset=DatasetInfo(schema, plan.n_classes, partitions))
@@ -199,19 +193,6 @@ def run_part(
     writer = PartWriter(source, _unpacked(plan.output), plan.codecs, progress, plan.split)
     with page_workers(options) as workers:
         return writer.part(replace(part, file=0), ScoreStage(source, progress, str(out.folder)), out, rejects, workers)
-
-
-def _names(kind: Any) -> list[str]:
-    """Return the names of the fields of a dataclass."""
-    return [field.name for field in fields(kind)]
-
-
-def _made(kind: Any, values: list[Any]) -> tuple[Any, ...]:
-    """Return an instance of a dataclass for each JSON object of a list."""
-    names = _names(kind)
-    return tuple(
-        kind(**{name: one[name] for name in names}) for one in json_objects(values, dict.fromkeys(names, object))
-    )
 
 
 def _packed(schema: pa.Schema) -> str:

@@ -32,10 +32,12 @@ from batchmax.runtime.installation import missing_package
 from batchmax.runtime.lazy_imports import allow_imports
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.signal_guard import SIGNALS
+from batchmax.sinks.commit.commit import Commit
 from batchmax.sinks.commit.journal import CompletedPart
 from batchmax.sinks.commit.remote_destination import RemoteParts
 from batchmax.sinks.commit.resume import is_transient
 from batchmax.sinks.commit.staging import PartFolder
+from batchmax.sources.parquet_source import Source
 from batchmax.sources.parts import Part
 from batchmax.storage.object_store import store_of
 
@@ -73,46 +75,21 @@ def check_ray() -> None:
         raise missing_package("Ray", "ray", where="--engine")
 
 
-def make_parts(
-    plan: Plan,
-    parts: Sequence[Part],
-    out: PartFolder,
-    rejects: PartFolder | None,
-    uris: tuple[str | None, str | None] = (None, None),
-    *,
-    storage: Sequence[str] = (),
-    run: str = "",
-    cpus: int,
-    memory_limit: int,
-    progress: Progress,
-    row_bytes: int,
-) -> Iterator[CompletedPart]:
+def make_parts(source: Source, parts: Sequence[Part], commit: Commit, progress: Progress) -> Iterator[CompletedPart]:
     """Make parts on a Ray cluster.
 
     The cluster is the one that this process is connected to, or the one at ``RAY_ADDRESS``, or started on this machine.
 
     Parameters
     ----------
-    plan
-        The plan of the job.
+    source
+        The source of the job; its options have the CPUs that a task reserves, and the memory limit of a task.
     parts
         The parts to make.
-    out, rejects
-        The folders of parts and of their rejected rows, which all machines must be able to access.
-    uris
-        The URIs that both are written to instead; None for a folder.
-    storage
-        Options of the file system of the URIs.
-    run
-        The id of the run, which is in the names of objects.
-    cpus
-        The CPUs that a task reserves, and the number of its threads.
-    memory_limit
-        The memory limit of a task, in bytes.
+    commit
+        The output and its rejected rows, in folders that all machines must be able to access, or at URIs.
     progress
         Progress callbacks.
-    row_bytes
-        The bytes of a row of logits.
 
     Yields
     ------
@@ -130,21 +107,20 @@ def make_parts(
     import ray.data  # noqa: PLC0415 - it is large, and may not be installed
 
     token = secrets.token_hex(8)
-    for folder in (out, rejects):
-        if folder is not None:
-            (folder.folder / PROBE).write_text(token)
-            for path in folder.folder.glob(f"{TRIES}*"):
-                path.unlink()
+    for output in commit.outputs:
+        (output.parts.folder / PROBE).write_text(token)
+        for path in output.parts.folder.glob(f"{TRIES}*"):
+            path.unlink()
+    plan, options = Plan.of(source), source.job.options
+    cpus = options.threads or 1
     common = {
         "plan": plan.header(),
-        "folder": str(out.folder.absolute()),
-        "rejects": None if rejects is None else str(rejects.folder.absolute()),
+        "outputs": [{"folder": str(one.parts.folder.absolute()), "uri": one.uri} for one in commit.outputs],
         "token": token,
-        "uris": uris,
-        "storage": list(storage),
-        "run": run,
+        "storage": list(options.storage_options),
+        "run": commit.main.run,
         "cpus": cpus,
-        "memory_limit": memory_limit,
+        "memory_limit": options.memory_limit,
     }
     items = [{"part": json.dumps([asdict(plan.inputs[part.file]), asdict(part)])} for part in parts]
     with _connected():
@@ -156,7 +132,7 @@ def make_parts(
         with _warning_while_waiting(cpus, progress) if grows else contextlib.nullcontext():
             for row in dataset.map(task, num_cpus=cpus).iter_rows():
                 part = _completed_part(json.loads(row["part"]))
-                progress.advance(part.rows, part.rows * row_bytes)
+                progress.advance(part.rows, part.rows * source.job.row_bytes)
                 yield part
 
 
@@ -230,11 +206,11 @@ def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
     one, part = json.loads(row["part"])
     plan = Plan.of_header(how["plan"], [one], [part | {"file": 0}])
     try:
-        for folder, uri in zip((how["folder"], how["rejects"]), how["uris"], strict=True):
-            if folder is not None and uri is None:
-                _check_access(folder, how["token"])
-        if how["uris"][0] is None:
-            _count_try(Path(how["folder"]) / f"{TRIES}{part['number']}")
+        for output in how["outputs"]:
+            if output["uri"] is None:
+                _check_access(output["folder"], how["token"])
+        if how["outputs"][0]["uri"] is None:
+            _count_try(Path(how["outputs"][0]["folder"]) / f"{TRIES}{part['number']}")
         found = _make_with_retries(plan, part["number"], how)
     except BatchmaxError as error:
         reply = {"error": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}
@@ -244,39 +220,30 @@ def _task(row: dict[str, Any], common: str) -> dict[str, Any]:
 
 def _make_with_retries(plan: Plan, number: int, how: dict[str, Any]) -> CompletedPart:
     """Make a part, and try again if the system is the cause of a failure."""
-    pause = PAUSE_SECONDS
     for tries in range(1, MOST_TRIES + 1):
         try:
-            with _places(how) as (out, rejects):
+            with contextlib.ExitStack() as stack:
+                folders = [_folder(output, how, stack) for output in how["outputs"]]
                 given = {"threads": how["cpus"], "memory_limit": how["memory_limit"]}
-                return run_part(plan, number, out, rejects, **given, storage=how["storage"])
+                return run_part(plan, number, *folders, **given, storage=how["storage"])
         except Exception as error:
             if not is_transient(error) or tries == MOST_TRIES:
                 if isinstance(error, BatchmaxError):
                     raise
                 what = f"part {number} failed: {type(error).__name__}: {error}"
                 raise OutputError(what, where=socket.gethostname(), remedy="see the log of the worker") from error
-        time.sleep(pause)
-        pause *= 2
+        time.sleep(PAUSE_SECONDS * 2 ** (tries - 1))
     raise AssertionError
 
 
-@contextlib.contextmanager
-def _places(how: dict[str, Any]) -> Iterator[tuple[PartFolder, PartFolder | None]]:
-    """Return the folders of parts: the driver's, or temporary ones on this machine for outputs at URIs."""
-    with contextlib.ExitStack() as stack:
-        found: list[PartFolder | None] = []
-        for folder, uri in zip((how["folder"], how["rejects"]), how["uris"], strict=True):
-            if folder is None:
-                found.append(None)
-            elif uri is None:
-                found.append(PartFolder(Path(folder)))
-            else:
-                here = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchmax-"))
-                parts = RemoteParts(Path(here), store_of(uri, how["storage"]), how["run"])
-                parts.create()
-                found.append(parts)
-        yield found[0] or PartFolder(Path(how["folder"])), found[1]
+def _folder(output: dict[str, Any], how: dict[str, Any], stack: contextlib.ExitStack) -> PartFolder:
+    """Return the folder of parts: the driver's, or for an output at a URI a temporary one on this machine."""
+    if output["uri"] is None:
+        return PartFolder(Path(output["folder"]))
+    here = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchmax-"))
+    parts = RemoteParts(Path(here), store_of(output["uri"], how["storage"]), how["run"])
+    parts.create()
+    return parts
 
 
 def _check_access(folder: str, token: str) -> None:

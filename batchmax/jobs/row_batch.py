@@ -1,4 +1,4 @@
-"""ScoredRows the rows of one chunk, for jobs that write the results and for commands that aggregate them."""
+"""Scores the rows of one chunk, for jobs that write the results and for commands that aggregate them."""
 
 from __future__ import annotations
 

@@ -15,19 +15,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
-from batchmax.columns.job import Job, plan_scoring
+from batchmax.columns.job import plan_scoring
 from batchmax.errors import DataError, UsageError
 from batchmax.functional.activations import activate, loss
 from batchmax.jobs.score_batch import score_batch
 from batchmax.jobs.sequence_trace import is_sequence, read_token
 from batchmax.options.score_options import ScoreOptions, score_options
-from batchmax.outputs import LAST_BAD, Status
 from batchmax.runtime.text import printable
 from batchmax.scoring.bad_rows import describe_bad_row
-from batchmax.scoring.score_rows import doubts_about, read_rows
+from batchmax.scoring.score_rows import input_warnings, read_rows
 from batchmax.sources.parquet_source import ParquetSource
+from batchmax.statuses import LAST_BAD, Status
 
 Vector = NDArray[np.floating[Any]]
+
+SCORES = ("beta", "probs", "log_probs", "logsumexp", "loss", "status")
+"""The values of :class:`Steps` that JSON has."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class RowTrace:
         The computation for each β.
     trouble
         What is wrong with a bad row, and a hint.
-    doubts, assumed
+    warnings, assumed
         Warnings, and a note on what the numbers were assumed to be.
     """
 
@@ -92,7 +95,7 @@ class RowTrace:
     label: int | None
     steps: tuple[Steps, ...]
     trouble: str | None = None
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     assumed: str = ""
 
     def class_name(self, index: int) -> str:
@@ -153,8 +156,6 @@ def trace_row(
     """
     options = _options(betas, given)
     if token is not None:
-        if not is_sequence(inputs, options[0]):
-            raise UsageError("the rows aren't sequences", where="--token", remedy="leave it out")
         origin, batch, job = read_token(inputs, number, token, options[0])
         # ``read_token`` has already applied the shift to the label.
         k, classes = job.n_classes, job.classes
@@ -173,17 +174,7 @@ def as_record(row: RowTrace) -> dict[str, Any]:
         "classes": list(row.classes) or None,
         "label": row.label,
         "trouble": row.trouble,
-        "scores": [
-            {
-                "beta": one.beta,
-                "probs": _listed(one.probs),
-                "log_probs": _listed(one.log_probs),
-                "logsumexp": one.logsumexp,
-                "loss": one.loss,
-                "status": one.status,
-            }
-            for one in row.steps
-        ],
+        "scores": [{name: _listed(getattr(one, name)) for name in SCORES} for one in row.steps],
     }
 
 
@@ -225,7 +216,8 @@ def _trace(origin: str, batch: pa.RecordBatch, options: Sequence[ScoreOptions]) 
     label = None
     if labels.indices is not None and (labels.status is None or labels.status[0] == Status.OK):
         label = int(labels.indices[0]) if 0 <= labels.indices[0] < job.n_classes else None
-    steps = tuple(_steps(batch, logits, replace(one, outputs=_wanted(job))) for one in options)
+    outputs = ("probs", "log_probs", "logsumexp", *(("loss",) if job.label else ()), "status")
+    steps = tuple(_steps(batch, logits, replace(one, outputs=outputs)) for one in options)
     status = Status[steps[0].status.upper()]
     return RowTrace(
         origin=origin,
@@ -236,13 +228,9 @@ def _trace(origin: str, batch: pa.RecordBatch, options: Sequence[ScoreOptions]) 
         label=label,
         steps=steps,
         trouble="; ".join(filter(None, describe_bad_row(batch, 0, status, job))) if status <= LAST_BAD else None,
-        doubts=() if logits is None else tuple(doubts_about(matrix, job)),
+        warnings=() if logits is None else tuple(input_warnings(matrix, job)),
         assumed=job.assumed,
     )
-
-
-def _wanted(job: Job) -> tuple[str, ...]:
-    return ("probs", "log_probs", "logsumexp", *(("loss",) if job.label else ()), "status")
 
 
 def _steps(batch: pa.RecordBatch, logits: Vector | None, options: ScoreOptions) -> Steps:
@@ -275,5 +263,6 @@ def _vector(values: Sequence[float] | None, logits: Vector | None) -> Vector | N
     return None if values is None or logits is None else np.asarray(values, logits.dtype)
 
 
-def _listed(vector: Vector | None) -> list[float] | None:
-    return None if vector is None else [float(value) for value in vector]
+def _listed(value: Any) -> Any:
+    """Return a vector as a list, other values unchanged."""
+    return [float(one) for one in value] if isinstance(value, np.ndarray) else value

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.columns.job import Job
+from batchmax.jobs.open_outputs import open_outputs
 from batchmax.jobs.output_job import FileJob, score_to_stream
 from batchmax.jobs.plan import Plan
-from batchmax.jobs.run import open_outputs
 from batchmax.jobs.score_stage import ScoreStage
 from batchmax.jobs.threads import use_threads
 from batchmax.options.parsing import refuse

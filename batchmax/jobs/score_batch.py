@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from batchmax import kernels
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job, plan_scoring
-from batchmax.columns.logits import find_logits
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import UsageError
+from batchmax.jobs.bad_row_policy import BadRowHandler
+from batchmax.jobs.row_batch import score_chunk
+from batchmax.jobs.stage import Result
 from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions, resolve_options
-from batchmax.outputs import LAST_BAD
-from batchmax.scoring.bad_rows import bad_row, describe_bad_row
-from batchmax.scoring.score_rows import read_rows, score_rows, score_table
+from batchmax.runtime.buffers import Buffers
+from batchmax.scoring.score_rows import score_table
 from batchmax.scoring.sequence_assembler import SequenceRows
 from batchmax.sinks.metadata import batch_metadata
+from batchmax.sources.chunks import Chunk, Origin, RowChunk
 from batchmax.sources.sequence_source import TokenSizes, from_columns
 from batchmax.sources.streams.arrow_batches import check_batch, check_schema, decoded_batch, decoded_schema
+from batchmax.sources.token_chunks import TokenChunk
 
 
 @kernels.standard_floats()
@@ -61,25 +66,18 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
         )
     remedy = "leave it out, or use score"
     refuse("score_batch doesn't support this", remedy, rejects=options.rejects, fail_if=options.fail_if)
-    if isinstance(batch, pa.Table):
-        schema = decoded_schema(batch.schema)
-        batch = pa.Table.from_batches([_checked(piece) for piece in batch.to_batches()], schema)
-    else:
-        batch = _checked(batch)
-    pieces = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
-    logits = find_logits(batch.schema, options)
+    schema, is_table = decoded_schema(batch.schema), isinstance(batch, pa.Table)
+    pieces = [_checked(piece) for piece in (batch.to_batches() if is_table else [batch])]
+    logits = find_logits(schema, options)
     lengths = (first_row_length(piece, logits) for piece in pieces)
-    job = plan_scoring(batch.schema, options, next(filter(None, lengths), None))
-    if options.limit is not None:
-        batch = batch.slice(0, options.limit)
-    metadata = batch_metadata(job, batch.schema)
-    if isinstance(batch, pa.RecordBatch):
-        return score_planned(batch, job).replace_schema_metadata(metadata)
+    job = plan_scoring(schema, options, next(filter(None, lengths), None))
     scored, first_row = [], 0
-    for piece in batch.to_batches():
-        scored.append(score_planned(piece, job, first_row))
-        first_row += piece.num_rows
-    return pa.Table.from_batches(scored, job.schema).replace_schema_metadata(metadata)
+    for piece in pieces:
+        rows = piece if options.limit is None else piece.slice(0, options.limit - first_row)
+        scored.append(score_planned(rows, job, first_row))
+        first_row += rows.num_rows
+    result = pa.Table.from_batches(scored, job.schema) if is_table else scored[0]
+    return result.replace_schema_metadata(batch_metadata(job, schema))
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -95,34 +93,33 @@ def score_planned(
 
     An error gives the number of a bad row in ``whole``, where ``first_row`` is the number of the batch's first row.
     """
+    bad_rows = BadRowHandler(job, remedy=remedy)
+    sequences: SequenceRows | None = None
+    chunks: Iterator[Chunk] = iter([RowChunk(batch, Origin("", 0, None))])
     if job.nesting is not None:
-        return _score_sequences(batch, job, first_row, whole, remedy)
-    scores = score_rows(*read_rows(batch, job), job, first_row=first_row)
-    policy, bad = job.options.on_bad_row, scores.status <= LAST_BAD
-    if policy == "error" and bad.any():
-        row = int(np.argmax(bad))
-        where = f"row {first_row + row:,} of {whole}"
-        raise bad_row(where, *describe_bad_row(batch, row, scores.status[row], job), remedy)
-    table = score_table(batch, scores, job)
-    return table.filter(pa.array(~bad)) if policy == "drop" else table
-
-
-def _score_sequences(batch: pa.RecordBatch, job: Job, first_row: int, whole: str, remedy: str) -> pa.RecordBatch:
-    rows, row = SequenceRows(job, streams=False), first_row
-    pieces: list[pa.RecordBatch] = []
-    policy = job.options.on_bad_row
-    for chunk in from_columns(iter([batch]), job, TokenSizes.of(job), (0, 0)):
-        matrix, labels, known = read_rows(chunk.batch, job, known=chunk.known)
-        scores = score_rows(matrix, labels, known, job, first_row=row, tokens=chunk.tokens)
-        ended = rows.add(chunk.tokens, scores)
-        bad = scores.status <= LAST_BAD
-        if policy == "error" and (null := chunk.null_row(scores.status)) is not None:
-            raise bad_row(f"row {row + null:,} of {whole}", "the logits are null", "", remedy)
-        if policy == "error" and bad.any():
-            token = int(np.argmax(bad))
-            at, place = chunk.tokens.row_of(token)
-            where = f"row {row + at:,} of {whole}, token {place:,}"
-            raise bad_row(where, *describe_bad_row(chunk.unit(token, job), 0, scores.status[token], job), remedy)
-        pieces.append(ended.batch.filter(pa.array(~ended.totals.is_bad)) if policy == "drop" else ended.batch)
-        row += chunk.tokens.n_ended
+        sequences = SequenceRows(job, streams=False)
+        chunks = from_columns(iter([batch]), job, TokenSizes.of(job), (0, 0))
+    pieces = []
+    row = first_row
+    for found in chunks:
+        chunk = replace(found, origin=_BatchOrigin(whole, row, None))
+        scores = score_chunk(chunk, job, Buffers(), row).scores
+        bad_rows.refuse(chunk, scores.status)
+        if sequences is None or not isinstance(chunk, TokenChunk):
+            result = bad_rows.apply(chunk, Result(score_table(chunk.batch, scores, job)), scores.status)
+        else:
+            completed = sequences.add(chunk.tokens, scores)
+            result = bad_rows.apply(chunk, Result(completed.batch), completed.totals.status)
+        pieces.append(result.batch)
+        row += chunk.rows_done
+    if len(pieces) == 1:
+        return pieces[0]
     return pa.concat_batches(pieces) if pieces else pa.RecordBatch.from_pylist([], schema=job.schema)
+
+
+class _BatchOrigin(Origin):
+    """The origin of rows of a batch; ``file`` is what the rows are a part of, for messages."""
+
+    def place(self, row: int, token: str = "") -> str:
+        """Return the row for messages."""
+        return f"row {self.first_row + row:,} of {self.file}{token}"

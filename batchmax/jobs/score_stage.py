@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from batchmax.activations import ACTIVATIONS
 from batchmax.jobs.bad_row_policy import BadRowHandler
 from batchmax.jobs.row_batch import score_chunk
 from batchmax.jobs.stage import Result, Stage
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
-from batchmax.scoring.score_rows import doubts_about, score_table
+from batchmax.scoring.score_rows import input_warnings, score_table
 from batchmax.scoring.sequence_assembler import SequenceRows
 from batchmax.scoring.sequence_totals import text_bytes
 from batchmax.sources.chunks import Chunk
@@ -29,7 +28,7 @@ class ScoreStage(Stage):
 
     def __init__(self, source: Source, progress: Progress, out: str = STREAM) -> None:
         super().__init__(source, progress, out)
-        self._bad_rows = BadRowHandler(source)
+        self._bad_rows = BadRowHandler(source.job, source.schema)
         self._first_row = 0
         self._is_checked = False
         self._sequences = None
@@ -44,19 +43,20 @@ class ScoreStage(Stage):
         scores = batch.scores
         if not self._is_checked and len(batch.matrix):
             self._is_checked = True
-            for doubt in doubts_about(batch.matrix, job):
-                self.warn(doubt)
+            for text in input_warnings(batch.matrix, job):
+                self.warn(text)
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
         if self._sequences is None or not isinstance(chunk, TokenChunk):
-            return self._bad_rows.apply(chunk, score_table(chunk.batch, scores, job, buffers.take), scores.status)
-        ended = self._sequences.add(chunk.tokens, scores)
-        totals = ended.totals
+            result = Result(score_table(chunk.batch, scores, job, buffers.take))
+            return self._bad_rows.apply(chunk, result, scores.status)
+        completed = self._sequences.add(chunk.tokens, scores)
+        totals = completed.totals
         self.tally.add_sequences(totals.status)
         if job.options.bytes is not None and scores.nll is not None:
             _, plain, _ = totals.sums
             self.tally.add_text(text_bytes(chunk, job.options.bytes, totals), plain, totals.is_scored)
-        return self._bad_rows.apply_to_sequences(chunk, ended)
+        return self._bad_rows.apply(chunk, Result(completed.batch, completed=completed), totals.status)
 
     def begin(self, part: Part) -> None:
         """Start counting the rows of a part. Only the first rows of the job are checked for suspicious values."""
@@ -67,13 +67,3 @@ class ScoreStage(Stage):
         """Continue counting from a state."""
         super().restore(state)
         self._is_checked = self.tally.rows > 0
-
-    def late_warnings(self) -> list[str]:
-        """Return the warnings that are known only at the end."""
-        job = self._source.job
-        if not self.tally.infinite_losses:
-            return []
-        units = "rows" if job.nesting is None else "tokens"
-        rows = f"{self.tally.infinite_losses:,} {units} have an infinite loss"
-        lacks = "logit -inf" if ACTIVATIONS[job.options.activation].is_log_linear else "probability 0"
-        return [f"{rows}, because a class of the label has {lacks}; the mean loss is not defined"]

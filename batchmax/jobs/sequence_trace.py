@@ -65,16 +65,17 @@ def trace_sequence(inputs: list[str], row: int, options: ScoreOptions, progress:
     UsageError
         There is no such row.
     """
-    asked = ("pred", "confidence", *(() if options.label == "none" else ("loss", "rank")), "status")
-    source = ParquetSource(inputs, replace(options, outputs=None))
-    if source.job.label is None:
-        asked = ("pred", "confidence", "status")
-    source = ParquetSource(inputs, replace(options, outputs=asked, columns=(), on_bad_row="null", prefix=""))
+    label = ParquetSource(inputs, replace(options, outputs=None)).job.label
+    outputs = ("pred", "confidence", *(() if label is None else ("loss", "rank")), "status")
+    source = ParquetSource(inputs, replace(options, outputs=outputs, columns=(), on_bad_row="null", prefix=""))
     if source.job.assumed:
         progress.assumed(source.job.assumed)
     stage = ScoreStage(source, progress)
-    batches = [stage(chunk, Buffers()).batch for chunk in _chunks(source, row)]
-    return SequenceTrace(_file_of(source, row), row, pa.Table.from_batches(batches).to_pylist()[0])
+    file, batches = "", []
+    for chunk in _chunks(source, row):
+        file = chunk.origin.file
+        batches.append(stage(chunk, Buffers()).batch)
+    return SequenceTrace(file, row, pa.Table.from_batches(batches).to_pylist()[0])
 
 
 def read_token(inputs: list[str], row: int, token: int, options: ScoreOptions) -> tuple[str, pa.RecordBatch, Job]:
@@ -83,9 +84,11 @@ def read_token(inputs: list[str], row: int, token: int, options: ScoreOptions) -
     Raises
     ------
     UsageError
-        There is no such row or token.
+        The rows aren't sequences, or there is no such row or token.
     """
     source = ParquetSource(inputs, replace(options, columns=(), outputs=("status",), on_bad_row="null"))
+    if source.job.nesting is None:
+        raise UsageError("the rows aren't sequences", where="--token", remedy="leave it out")
     count = 0
     for chunk in _chunks(source, row):
         first = chunk.tokens.first
@@ -104,11 +107,3 @@ def _chunks(source: ParquetSource, row: int) -> Iterator[TokenChunk]:
     parts = plan_parts(source.group_rows(), source.row_bytes)
     chunks = source.chunks(parts, ReadPlan(source.job.columns_read), row)
     return limited(cast("Iterator[TokenChunk]", chunks), 1)
-
-
-def _file_of(source: ParquetSource, row: int) -> str:
-    for file in source.files:
-        if row < file.metadata.num_rows:
-            return file.path
-        row -= file.metadata.num_rows
-    return ""

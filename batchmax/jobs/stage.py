@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from batchmax import __version__
+from batchmax.activations import ACTIVATIONS
 from batchmax.errors import GateError
 from batchmax.options.gates import SCORE_FIGURES, Gate
 from batchmax.runtime.buffers import Buffers
@@ -29,13 +30,13 @@ from batchmax.sources.parts import Part
 class Result:
     """The results of a chunk: the rows to write, and the rejected rows.
 
-    For sequences, these are the rows that end with the chunk; ``ended`` then has the tokens of matrices, which are
+    For sequences, these are the rows that end with the chunk; ``completed`` then has the tokens of matrices, which are
     written before the row group ends.
     """
 
     batch: pa.RecordBatch
     rejects: pa.RecordBatch | None = None
-    ended: CompletedRows | None = None
+    completed: CompletedRows | None = None
 
 
 class Stage(ABC):
@@ -126,7 +127,13 @@ class Stage(ABC):
 
     def late_warnings(self) -> list[str]:
         """Return the warnings that are known only at the end."""
-        return []
+        job = self._source.job
+        if not self.tally.infinite_losses:
+            return []
+        units = "rows" if job.nesting is None else "tokens"
+        rows = f"{self.tally.infinite_losses:,} {units} have an infinite loss"
+        lacks = "logit -inf" if ACTIVATIONS[job.options.activation].is_log_linear else "probability 0"
+        return [f"{rows}, because a class of the label has {lacks}; the mean loss is not defined"]
 
     def summary(self) -> ScoreSummary:
         """Return the summary of what was counted, as it is stored in the output."""

@@ -22,15 +22,11 @@ def use_threads(options: RunOptions) -> Iterator[None]:
     to the process: they are limited only if ``options.threads`` is given, until the last such job ends.
     """
     kernels.limit_threads(options.threads or usable_cores())
-    if options.threads is not None:
-        _ARROW_THREADS.limit(options.threads)
     try:
-        with kernels.standard_floats():
+        with _arrow_threads(options.threads), kernels.standard_floats():
             yield
     finally:
         kernels.limit_threads(None)
-        if options.threads is not None:
-            _ARROW_THREADS.release()
 
 
 @contextlib.contextmanager
@@ -40,24 +36,24 @@ def page_workers(options: RunOptions) -> Iterator[ThreadPoolExecutor]:
         yield workers
 
 
-class _ArrowThreads:
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._jobs = 0
-        self._before = 0
-
-    def limit(self, threads: int) -> None:
-        with self._lock:
-            if not self._jobs:
-                self._before = pa.cpu_count()
-            self._jobs += 1
-            pa.set_cpu_count(threads)
-
-    def release(self) -> None:
-        with self._lock:
-            self._jobs -= 1
-            if not self._jobs:
-                pa.set_cpu_count(self._before)
+@contextlib.contextmanager
+def _arrow_threads(threads: int | None) -> Iterator[None]:
+    """Limit Arrow's threads; do nothing for None."""
+    if threads is None:
+        yield
+        return
+    with _LOCK:
+        _COUNTS_BEFORE.append(pa.cpu_count())
+        pa.set_cpu_count(threads)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            before = _COUNTS_BEFORE.pop()
+            if not _COUNTS_BEFORE:
+                pa.set_cpu_count(before)
 
 
-_ARROW_THREADS = _ArrowThreads()
+_LOCK = threading.Lock()
+_COUNTS_BEFORE: list[int] = []
+"""Arrow's number of threads before each job that limits it; the first is restored after the last job."""

@@ -36,7 +36,7 @@ def source_fingerprint() -> str:
     """Return a digest of all source files that compiled code depends on."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted(here.rglob("*.py")), here.parent / "outputs.py", here.parent / "activations.py"]:
+    for path in [*sorted(here.rglob("*.py")), here.parent / "statuses.py", here.parent / "activations.py"]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -21,7 +21,7 @@ from numba import prange
 from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, fma, maximum, plain
-from batchmax.outputs import Status
+from batchmax.statuses import Status
 
 MAX_TALL_CLASSES = {"float32": 12, "float64": 32}
 """Rows with up to this many classes are processed across rows; the limits were measured."""

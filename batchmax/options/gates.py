@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from batchmax.errors import UsageError
-from batchmax.outputs import STATUS_NAMES, Status
+from batchmax.statuses import STATUS_NAMES, Status
 
 COUNTS = ("bad_rows", "infinite_losses")
 """Metrics that can only grow: the run stops once one exceeds its limit."""

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from batchmax.columns.job import Job
 from batchmax.columns.sequences import Tokens
 from batchmax.jobs.row_batch import RowBatch
-from batchmax.outputs import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.scoring.tally import Tally
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 
 CONFIDENCE_BINS = 20
 MOST_PAIRS = 1 << 18

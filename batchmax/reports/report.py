@@ -23,7 +23,6 @@ from batchmax.jobs.pipeline import report_source
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import resolve_options
-from batchmax.outputs import STATUS_NAMES
 from batchmax.reports.collectors import ConfidenceHistogram, ConfusedPairs, RowSelector
 from batchmax.reports.facts import provenance, row_facts, worst_table
 from batchmax.reports.html.formatting import printable
@@ -34,6 +33,7 @@ from batchmax.runtime.progress import Progress
 from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import Source
+from batchmax.statuses import STATUS_NAMES
 from batchmax.storage.input_files import paths_of
 
 ENDINGS = (".html", ".htm")

@@ -15,8 +15,8 @@ from batchmax import kernels
 from batchmax.activations import ACTIVATIONS, LOSSES, LossName
 from batchmax.columns.labels import Labels
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import LAST_WITHOUT_LOSS, Status
 from batchmax.runtime.buffers import Take
+from batchmax.statuses import LAST_WITHOUT_LOSS, Status
 
 Array = NDArray[Any]
 

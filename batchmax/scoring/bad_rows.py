@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
 from batchmax.activations import ACTIVATIONS
+from batchmax.columns.arrow import column_array
 from batchmax.columns.job import Job
 from batchmax.columns.matrices import first_row_length, read_matrix
 from batchmax.errors import BadRowError
-from batchmax.outputs import Status
 from batchmax.runtime.text import close_match
+from batchmax.statuses import Status
 
 
 def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> tuple[str, str]:
@@ -35,8 +34,7 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
         activation = ACTIVATIONS[job.options.activation]
         return f"{activation.name} is undefined for this row: {activation.undefined}", ""
     if status == Status.BAD_LABEL and job.label is not None:
-        value = batch.slice(row, 1)
-        given = _plain_value(value, job.label.name)
+        given = column_array(batch, job.label.name)[row].as_py()
         if job.nesting is not None and (given is None or (job.label.kind == "index" and 0 <= given < job.n_classes)):
             return "the row does not have one label for each token", ""
         if job.label.kind == "distribution":
@@ -58,9 +56,9 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
     return "the logits are null", ""
 
 
-def bad_row(where: str, what: str, hint: str = "", look: str = "") -> BadRowError:
+def bad_row(where: str, what: str, hint: str = "", command: str = "") -> BadRowError:
     """Return the error for a bad row."""
-    remedies = (hint, look, "to write nulls instead: --on-bad-row null")
+    remedies = (hint, command, "to write nulls instead: --on-bad-row null")
     return BadRowError(what, where=where, remedy="; ".join(remedy for remedy in remedies if remedy))
 
 
@@ -68,11 +66,3 @@ def _names_from_1(n_classes: int) -> str:
     if n_classes <= 10:
         return ",".join(str(number) for number in range(1, n_classes + 1))
     return f"FILE, a file with the lines 1 to {n_classes}"
-
-
-def _plain_value(batch: pa.RecordBatch, name: str) -> Any:
-    head, *inner = name.split(".") if name not in batch.schema.names else [name]
-    value = batch.column(head)[0].as_py()
-    for part in inner:
-        value = None if value is None else value[part]
-    return value

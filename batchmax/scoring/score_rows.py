@@ -19,20 +19,22 @@ from batchmax import kernels
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job, computed_fields
 from batchmax.columns.labels import Labels, read_labels
+from batchmax.columns.logits_layout import OutputLayout
 from batchmax.columns.matrices import read_matrix
 from batchmax.columns.result_arrays import matrix_columns, pred_column, status_column, vector_column
 from batchmax.columns.sequences import Tokens
 from batchmax.functional.losses import Rows, dense_losses, index_losses, softmax_rows
-from batchmax.outputs import CLASS_OUTPUTS, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, Status
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
 from batchmax.parquet.int96 import is_raw
 from batchmax.runtime.buffers import Take
 from batchmax.scoring.activations import activate, correct_statuses, other_losses
+from batchmax.statuses import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 
 Array = NDArray[Any]
 
 PROBABILITY_SLACK = 1e-3
 """Maximum deviation of the sum of a row of probabilities from 1."""
-ROWS_LOOKED_AT = 1024
+ROWS_CHECKED = 1024
 """Number of rows of the first chunk that are checked for being probabilities."""
 
 
@@ -208,16 +210,16 @@ def looks_like_probabilities(matrix: Array) -> bool:
     return inside and bool((np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0) <= PROBABILITY_SLACK).all())
 
 
-def doubts_about(matrix: Array, job: Job) -> list[str]:
+def input_warnings(matrix: Array, job: Job) -> list[str]:
     """Return warnings about the first rows of a job, as sentences."""
-    doubts = []
-    some = matrix[:ROWS_LOOKED_AT]
+    warnings = []
+    some = matrix[:ROWS_CHECKED]
     is_log_linear = ACTIVATIONS[job.options.activation].is_log_linear
     if is_log_linear and job.options.input == "logits" and looks_like_probabilities(some):
-        doubts.append("the rows look like probabilities; if they are: --input probs")
+        warnings.append("the rows look like probabilities; if they are: --input probs")
     if job.options.input != "logits" and len(some) and not looks_like_probabilities(np.exp(some)):
-        doubts.append("some rows of probabilities do not sum to 1; each row is divided by its sum")
-    return doubts
+        warnings.append("some rows of probabilities do not sum to 1; each row is divided by its sum")
+    return warnings
 
 
 def narrowed(array: pa.Array, wanted: pa.DataType) -> pa.Array:
@@ -232,36 +234,27 @@ def narrowed(array: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 
 def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take) -> list[tuple[pa.Field, pa.Array]]:
-    prefix = job.options.prefix if job.nesting is None else ""
+    field = computed_fields(name, job)[0]
     if name == "top_k_classes":
-        field = computed_fields(name, job)[0]
-        rows = matrix_columns(name, np.ascontiguousarray(values), "list", missing=missing, prefix=prefix)[0][1]
+        ((_, rows),) = matrix_columns(name, np.ascontiguousarray(values), "list", missing=missing)
         if job.classes is not None:
             names = pa.array(job.classes, pa.string()).take(rows.values)
             rows = pa.ListArray.from_arrays(rows.offsets, names, mask=rows.is_null() if missing is not None else None)
         return [(field, rows)]
-    if name.startswith("top_k"):
-        return matrix_columns(name, values.astype(job.dtype), "list", missing=missing, prefix=prefix)
-    field = computed_fields(name, job)
-    if name == "tail_mass":
-        return [(field[0], vector_column(_cast(values, job.dtype, take), missing))]
-    kind = OUTPUTS[name].kind
-    if kind == "matrix":
-        return matrix_columns(
-            name,
-            _cast(values, job.dtype, take),
-            job.layout,
-            missing=missing,
-            suffixes=job.logits.suffixes,
-            prefix=prefix,
-        )
-    if kind == "status":
-        return [(field[0], status_column(values))]
     if name in CLASS_OUTPUTS:
-        return [(field[0], pred_column(values, job.classes, missing))]
+        return [(field, pred_column(values, job.classes, missing))]
+    kind = OUTPUTS[name].kind if name in OUTPUTS else "matrix"
+    if kind == "status":
+        return [(field, status_column(values))]
     if kind == "float":
         values = _cast(values, job.loss_dtype, take)
-    return [(field[0], vector_column(values, missing))]
+    elif kind == "matrix":
+        values = _cast(values, job.dtype, take)
+    if values.ndim == 1:
+        return [(field, vector_column(values, missing))]
+    layout: OutputLayout = job.layout if name in OUTPUTS else "list"
+    prefix = job.options.prefix if job.nesting is None else ""
+    return matrix_columns(name, values, layout, missing=missing, suffixes=job.logits.suffixes, prefix=prefix)
 
 
 def _cast(values: Array, dtype: np.dtype[Any], take: Take) -> Array:

@@ -15,13 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
-from batchmax.columns.result_arrays import status_column, vector_column
+from batchmax.columns.result_arrays import list_array, status_column, vector_column
 from batchmax.columns.sequences import Tokens
 from batchmax.functional.losses import perplexities
-from batchmax.outputs import LAST_WITHOUT_PROBS
 from batchmax.parquet import TokenRows
 from batchmax.scoring.score_rows import ScoredRows, carried_columns, computed_columns
 from batchmax.scoring.sequence_totals import SequenceTally, SequenceTotals
+from batchmax.statuses import LAST_WITHOUT_PROBS
 
 Array = NDArray[Any]
 
@@ -37,7 +37,7 @@ class Piece:
     rows
         The tokens and their rows.
     begins
-        Whether this is the start of a row that may have to be taken back, because bad rows are dropped.
+        Whether this is the start of a row that may be removed later, because bad rows are dropped.
     """
 
     name: str
@@ -49,13 +49,14 @@ class Piece:
 class CompletedRows:
     """Rows whose last token was computed: their columns and totals, and pieces of matrices.
 
-    ``taken_back`` is whether the pieces of the row that began earlier must be removed: it is bad and is dropped.
+    ``drops_open_row`` says whether the pieces of the first row that were passed on earlier must be removed, because the
+    row is bad.
     """
 
     batch: pa.RecordBatch
     totals: SequenceTotals
     pieces: Sequence[Piece] = ()
-    taken_back: bool = False
+    drops_open_row: bool = False
 
 
 class SequenceRows:
@@ -74,7 +75,7 @@ class SequenceRows:
         self._streamed = job.matrices if streams else ()
         self._kept = tuple(name for name in (*job.outputs, *job.top_k_outputs) if name not in self._streamed)
         self._drops = job.options.on_bad_row == "drop"
-        self._open: list[dict[str, pa.Array]] = []
+        self._open: dict[str, list[pa.Array]] = {}
         self._length = 0
         has_losses = job.label is not None
         shift = job.nesting is not None and job.nesting.shift
@@ -93,9 +94,9 @@ class SequenceRows:
         for name in self._kept:
             ((_, columns[name]),) = computed_columns(scores, self._job, names=[name])
         batch = self._rows(tokens, columns, self._scalars(completed))
-        pieces, taken_back = self._pieces(tokens, scores, totals.is_bad) if self._streamed else ([], False)
+        pieces, drops_open_row = self._pieces(tokens, scores, totals.is_bad) if self._streamed else ([], False)
         self._open_is_bad = not tokens.ends and bool(totals.is_bad[-1])
-        return CompletedRows(batch, completed, pieces, taken_back)
+        return CompletedRows(batch, completed, pieces, drops_open_row)
 
     def _scalars(self, completed: SequenceTotals) -> dict[str, pa.Array]:
         """Return the columns with one value per row for the rows that end."""
@@ -119,29 +120,26 @@ class SequenceRows:
         """Return the rows that end here, and keep the values of one that doesn't."""
         n_ended = tokens.n_ended
         lengths = tokens.lengths.copy()
-        rows = tokens.rows
         if tokens.continues:
             lengths[0] += self._length
         at = int(tokens.lengths[:n_ended].sum())
         n_tokens = int(tokens.lengths.sum())
         whole = {}
         for name, array in columns.items():
-            before = [open_[name] for open_ in self._open]
-            here = array.slice(0, at) if n_ended else array.slice(0, 0)
-            whole[name] = pa.concat_arrays([*before, here]) if before and n_ended else _copied(here)
-        if n_ended:
-            self._open, self._length = [], 0
-        if not tokens.ends and n_tokens > at:
-            self._open.append({name: _copied(array.slice(at)) for name, array in columns.items()})
+            pieces, here = self._open.setdefault(name, []), array.slice(0, at)
+            whole[name] = here
+            if n_ended:
+                whole[name] = _copied([*pieces, here])
+                pieces.clear()
+            if n_tokens > at:
+                pieces.append(_copied([array.slice(at)]))
         self._length = 0 if tokens.ends else int(lengths[-1])
-        fields = list(carried_columns(rows.slice(0, n_ended), self._job))
         job, missing = self._job, tokens.missing[:n_ended]
-        prefix = job.options.prefix
-        arrays = {field.name: array for field, array in fields}
+        arrays = {field.name: array for field, array in carried_columns(tokens.rows.slice(0, n_ended), job)}
         for name, array in whole.items():
             field = job.list_field(name)
-            arrays[field.name] = _lists(array, lengths[:n_ended], missing, field.type)
-        arrays |= {prefix + name: array for name, array in scalars.items()}
+            arrays[field.name] = list_array(array, lengths[:n_ended], missing if missing.any() else None, field.type)
+        arrays |= {job.options.prefix + name: array for name, array in scalars.items()}
         present = [field for field in job.schema if field.name in arrays]
         return pa.RecordBatch.from_struct_array(
             pa.Array.from_buffers(
@@ -150,8 +148,8 @@ class SequenceRows:
         )
 
     def _pieces(self, tokens: Tokens, scores: ScoredRows, bad: NDArray[np.bool_]) -> tuple[list[Piece], bool]:
-        """Return the pieces of matrices, and whether those passed on earlier for the first row must be taken back."""
-        taken_back = self._drops and tokens.continues and not self._open_is_bad and bool(bad[0])
+        """Return the pieces of matrices, and whether those passed on earlier for the first row must be removed."""
+        drops_open_row = self._drops and tokens.continues and not self._open_is_bad and bool(bad[0])
         keep = ~bad if self._drops else np.ones(tokens.n_rows, np.bool_)
         runs = [(0, tokens.n_rows)]
         if self._drops and not tokens.ends and not (tokens.continues and tokens.n_rows == 1):
@@ -172,7 +170,7 @@ class SequenceRows:
                     continues=low == 0 and tokens.continues and bool(keep[0]),
                 )
                 pieces.append(Piece(column, rows, number == 1))
-        return pieces, taken_back
+        return pieces, drops_open_row
 
 
 def _present(matrix: Array, present: NDArray[np.bool_], dtype: np.dtype[Any]) -> Array:
@@ -181,18 +179,6 @@ def _present(matrix: Array, present: NDArray[np.bool_], dtype: np.dtype[Any]) ->
         return found if found.dtype == dtype else found.astype(dtype)
 
 
-def _lists(values: pa.Array, lengths: Array, missing: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
-    """Return values as lists of the given lengths, null where rows are missing."""
-    dtype = np.int64 if pa.types.is_large_list(kind) else np.int32
-    total = int(lengths.sum())
-    if total > np.iinfo(dtype).max:
-        raise ValueError(f"{total:,} tokens are too many for one array of {kind}")
-    offsets = np.zeros(len(lengths) + 1, dtype)
-    np.cumsum(lengths, out=offsets[1:])
-    bitmap = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
-    return pa.Array.from_buffers(kind, len(lengths), [bitmap, pa.py_buffer(offsets)], children=[values])
-
-
-def _copied(array: pa.Array) -> pa.Array:
-    """Return a copy of an array: the memory of results is reused before rows are written."""
-    return pa.concat_arrays([array, array.slice(0, 0)]) if len(array) else array
+def _copied(arrays: list[pa.Array]) -> pa.Array:
+    """Return arrays as one, as a copy: the memory of results is reused before rows are written."""
+    return pa.concat_arrays([*arrays, arrays[0].slice(0, 0)])

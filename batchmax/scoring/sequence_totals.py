@@ -19,8 +19,8 @@ from batchmax import kernels
 from batchmax.columns.arrow import column_array, plain_array, valid_rows
 from batchmax.columns.sequences import Tokens
 from batchmax.errors import DataError
-from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, Status
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, Status
 
 Array = NDArray[Any]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.functional.losses import perplexities
-from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
+from batchmax.statuses import LAST_BAD, STATUS_NAMES, Status
 
 
 @dataclass(eq=False)

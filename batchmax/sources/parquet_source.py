@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import plan_scoring
-from batchmax.columns.logits import find_logits
-from batchmax.columns.logits_column import LogitsColumn
+from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions

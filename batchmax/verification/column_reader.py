@@ -17,18 +17,11 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array, column_types, number_values, plain_array, plain_type, valid_rows
 from batchmax.columns.labels import LabelColumn, Labels, find_label, read_labels
-from batchmax.columns.logits_column import LogitsColumn
+from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.columns.matrices import read_matrix
 from batchmax.errors import DataError, UsageError
-from batchmax.outputs import (
-    CLASS_OUTPUTS,
-    LAST_BAD,
-    LAST_WITHOUT_LOSS,
-    LAST_WITHOUT_PROBS,
-    OUTPUTS,
-    STATUS_NAMES,
-    Status,
-)
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
+from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, STATUS_NAMES, Status
 from batchmax.verification.scored_output import ScoredOutput
 
 Array = NDArray[Any]
@@ -49,7 +42,7 @@ class RowValues:
     Attributes
     ----------
     status
-        Status codes (:class:`batchmax.outputs.Status`), or None if the output has no status column.
+        Status codes (:class:`batchmax.statuses.Status`), or None if the output has no status column.
     has_probs, has_loss
         Masks of the rows that have probabilities, and of the rows that have a loss.
     values

@@ -18,7 +18,7 @@ from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.columns.job import Job
 from batchmax.columns.labels import Labels
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import Status
+from batchmax.statuses import Status
 from batchmax.verification.column_reader import label_statuses
 from batchmax.verification.exact import DEFINITIONS, EXACT, OTHER_LOSSES, loss_ulps, ulps
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
-from batchmax.outputs import Status
+from batchmax.statuses import Status
 from batchmax.verification.column_reader import RowReader, RowValues, WrongRowError
 from batchmax.verification.error_intervals import (
     EXACT_NUMBERS,

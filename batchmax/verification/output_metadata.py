@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.columns.logits_column import OutputLayout
+from batchmax.columns.logits_layout import OutputLayout
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import FloatName, ScoreOptions
 from batchmax.outputs import OUTPUTS, top_k_outputs

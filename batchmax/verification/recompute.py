@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import plain_array
 from batchmax.errors import BatchmaxError, DataError
-from batchmax.outputs import LAST_BAD, STATUS_NAMES, Status
 from batchmax.parquet.int96 import converted, raw_of
 from batchmax.scoring.score_rows import carried_columns, read_rows
 from batchmax.scoring.sequence_totals import SequenceTally
@@ -30,6 +29,7 @@ from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.row_lookup import rows_by_number
 from batchmax.sources.sequence_source import TokenSizes, from_columns
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_BAD, STATUS_NAMES, Status
 from batchmax.verification.column_reader import RowValues, last_without
 from batchmax.verification.exact import MOST_ULPS
 from batchmax.verification.expected_values import MEASURED, ExpectedRow, row_statuses

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from batchmax.outputs import LAST_BAD, STATUS_NAMES
 from batchmax.scoring.tally import named_counts
+from batchmax.statuses import LAST_BAD, STATUS_NAMES
 from batchmax.verification.invariants import RowCounts
 from batchmax.verification.output_metadata import output_error
 from batchmax.verification.scored_output import ScoredOutput

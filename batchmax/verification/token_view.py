@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array, is_list, plain_array, plain_type, valid_rows
 from batchmax.columns.sequences import Nesting, Tokens, extents, token_labels
-from batchmax.outputs import LAST_BAD, OUTPUTS, STATUS_NAMES, Status
+from batchmax.outputs import OUTPUTS
 from batchmax.scoring.sequence_totals import SequenceTally
+from batchmax.statuses import LAST_BAD, STATUS_NAMES, Status
 from batchmax.verification.column_reader import WrongRowError, fail_at_first, status_codes
 from batchmax.verification.scored_output import ScoredOutput
 

@@ -83,7 +83,7 @@ PLACES = [
     ("batchmax.verification.output_metadata.OutputMetadata", VERIFY),
     ("batchmax.verification.invariants.RowChecks.add", VERIFY),
     ("batchmax.columns.scored_input.json_list", ("evaluate", "scored.parquet")),
-    ("batchmax.columns.logits.as_written", ("evaluate", "scored.parquet")),
+    ("batchmax.columns.find_logits.as_written", ("evaluate", "scored.parquet")),
     ("batchmax.sources.inspection.facts._columns", INSPECT),
     ("batchmax.parquet.footer.Footer.read", INSPECT),
     ("batchmax.sources.row_lookup.batch_rows", VERIFY),

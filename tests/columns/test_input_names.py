@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose
 
 import batchmax
 from batchmax.cli.app import main
-from batchmax.columns.logits import find_logits
+from batchmax.columns.find_logits import find_logits
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import score_options
 from batchmax.storage.output_paths import OTHER_FORMATS, refuse_other_formats

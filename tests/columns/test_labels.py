@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.labels import check_classes, find_classes, find_label, read_labels
-from batchmax.columns.logits import find_logits
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import Status
+from batchmax.statuses import Status
 from tests.support.paths import DATA
 
 OK, BAD, NONE = Status.OK, Status.BAD_LABEL, Status.UNLABELLED

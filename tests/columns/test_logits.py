@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from batchmax.columns.logits import find_logits
+from batchmax.columns.find_logits import find_logits
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 

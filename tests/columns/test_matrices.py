@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from batchmax.columns.logits import find_logits
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.matrices import column_array, first_row_length, read_matrix
 from batchmax.columns.result_arrays import matrix_columns
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import Status
+from batchmax.statuses import Status
 from tests.support.paths import DATA
 
 DATA = DATA / "layouts"

@@ -17,7 +17,7 @@ from batchmax.columns.result_arrays import (
     status_column,
     vector_column,
 )
-from batchmax.outputs import STATUS_NAMES, Status
+from batchmax.statuses import STATUS_NAMES, Status
 from tests.support.requirements import optional
 
 pl = optional("polars")

@@ -14,11 +14,11 @@ import batchmax
 import batchmax.sources.sequence_source
 from batchmax.cli.app import main
 from batchmax.errors import GateError
-from batchmax.outputs import Status
 from batchmax.scoring.score_rows import read_rows
 from batchmax.sources.parquet_source import open_source
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
+from batchmax.statuses import Status
 from tests.support.requirements import optional
 from tests.support.rows import NAN
 from tests.support.split_mix import split_mix

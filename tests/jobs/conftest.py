@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from batchmax.jobs import run
+from batchmax.jobs import output_job
 from batchmax.sources import chunks
 from batchmax.sources.parts import plan_parts
 
@@ -21,4 +21,4 @@ def small_chunks(monkeypatch):
 @pytest.fixture
 def small_parts(monkeypatch):
     """Limit parts to 100 bytes of logits."""
-    monkeypatch.setattr(run, "plan_parts", functools.partial(plan_parts, part_bytes=100))
+    monkeypatch.setattr(output_job, "plan_parts", functools.partial(plan_parts, part_bytes=100))

@@ -20,8 +20,8 @@ import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.jobs import ray_executor
+from batchmax.jobs.open_outputs import parse_shard
 from batchmax.jobs.plan import Plan, run_part
-from batchmax.jobs.run import parse_shard
 from batchmax.options.score_options import score_options
 from batchmax.runtime.progress import Progress
 from batchmax.sinks.commit.staging import PartFolder

@@ -147,10 +147,10 @@ def test_a_folder_that_may_not_be_written_is_a_warning(folder):
 
 
 def test_the_stamp_is_that_of_all_sources(tmp_path, monkeypatch):
-    """The source fingerprint changes with any file of ``kernels/``, ``outputs.py`` or ``activations.py``."""
+    """The source fingerprint changes with any file of ``kernels/``, ``statuses.py`` or ``activations.py``."""
     package = tmp_path / "batchmax"
     shutil.copytree(ROOT / "batchmax" / "kernels", package / "kernels")
-    tables = [package / "outputs.py", package / "activations.py"]
+    tables = [package / "statuses.py", package / "activations.py"]
     for table in tables:
         shutil.copy(ROOT / "batchmax" / table.name, package)
     monkeypatch.setattr(cache, "__file__", str(package / "kernels" / "cache.py"))

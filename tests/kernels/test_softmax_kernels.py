@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from batchmax.functional.losses import softmax_rows
-from batchmax.outputs import Status
+from batchmax.statuses import Status
 from tests.support import oracle
 
 DTYPES = [np.float32, np.float64]

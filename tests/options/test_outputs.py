@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batchmax.outputs import (
-    LAST_BAD,
-    LAST_WITHOUT_LOSS,
-    LAST_WITHOUT_PROBS,
-    OUTPUTS,
-    STATUS_NAMES,
-    TOP_K_OUTPUTS,
-    Status,
-)
+from batchmax.outputs import OUTPUTS, TOP_K_OUTPUTS
+from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, STATUS_NAMES, Status
 
 
 def test_the_outputs_are_those_of_the_documents():

@@ -192,7 +192,8 @@ def test_documents_name_every_option_output_and_status():
     import click
 
     from batchmax.options.gates import SCORE_FIGURES
-    from batchmax.outputs import OUTPUTS, STATUS_NAMES
+    from batchmax.outputs import OUTPUTS
+    from batchmax.statuses import STATUS_NAMES
 
     def options(name):
         command = group.get_command(click.Context(group), name)

@@ -43,7 +43,7 @@ LAYERS = [
     {"options"},
     {"storage"},
     {"runtime"},
-    {"errors", "outputs", "activations", "results", "guide"},
+    {"errors", "outputs", "statuses", "activations", "results", "guide"},
 ]
 """The folders and modules of the package, from the top. Each imports from itself and from lower layers only."""
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchmax.options.gates import SCORE_FIGURES
-from batchmax.outputs import Status
 from batchmax.reports.report import Report
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.scoring.tally import Tally
+from batchmax.statuses import Status
 
 OK = int(Status.OK)
 

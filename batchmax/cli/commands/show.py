@@ -121,8 +121,8 @@ def command(
     with show_progress() as progress:
         if shown.assumed:
             progress.assumed(shown.assumed)
-        for doubt in shown.doubts:
-            progress.warn(doubt)
+        for text in shown.warnings:
+            progress.warn(text)
     if side_by_side:
         record = row_trace.alternatives(shown)
         show_result(record, lambda: row_table.show_alternatives(shown, record, everything=everything))

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, size
-from batchmax.columns.logits_column import INPUT_TEXTS
+from batchmax.columns.logits_layout import INPUT_TEXTS
 from batchmax.runtime.text import printable
 from batchmax.sources.inspection.facts import Facts
 from batchmax.sources.schemas.schema_check import describe_differences

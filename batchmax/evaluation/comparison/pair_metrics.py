@@ -18,7 +18,7 @@ from batchmax.evaluation.comparison.paired_tests import Differences
 from batchmax.evaluation.comparison.row_cursor import Side
 from batchmax.evaluation.top_rows import TopRows
 from batchmax.functional.losses import dense_losses, softmax_rows
-from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS
+from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS
 
 Array = NDArray[Any]
 

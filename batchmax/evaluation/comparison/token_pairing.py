@@ -16,9 +16,9 @@ from batchmax.evaluation.comparison.row_cursor import Order, Side
 from batchmax.evaluation.comparison.row_pairing import RowPairs
 from batchmax.evaluation.row_stream import rows_in
 from batchmax.jobs.row_batch import RowBatch
-from batchmax.outputs import LAST_BAD, Status
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.statuses import LAST_BAD, Status
 
 Array = NDArray[Any]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchmax.columns.job import Job
-from batchmax.columns.logits_column import LogitsColumn
+from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.options.score_options import ScoreOptions

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, type_text
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job
 from batchmax.columns.labels import find_classes
-from batchmax.columns.logits import find_logits
-from batchmax.columns.logits_column import INPUT_TEXTS, LogitsColumn
+from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn
 from batchmax.columns.scored_input import as_written
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import plan_scoring
-from batchmax.columns.logits import find_logits
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError
 from batchmax.options.score_options import ScoreOptions

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import pyarrow as pa
 
-from batchmax.columns.arrow import column_types, is_binary, is_list, is_spark_vector, plain_type, type_text
+from batchmax.columns.arrow import column_types, is_binary, is_large, is_list, is_spark_vector, plain_type, type_text
 from batchmax.errors import UsageError
 from batchmax.options.input_options import BinaryName, InputKind
 
@@ -166,8 +166,7 @@ def _list_layout(arrow_type: pa.DataType, plain: pa.DataType) -> tuple[LogitsLay
     if pa.types.is_fixed_size_list(plain):
         is_tensor = isinstance(arrow_type, pa.FixedShapeTensorType)
         return "tensor" if is_tensor else "fixed", int(plain.list_size)
-    is_large = pa.types.is_large_list(plain) or pa.types.is_large_list_view(plain)
-    return "large_list" if is_large else "list", None
+    return "large_list" if is_large(plain) else "list", None
 
 
 def _too_deep(what: str) -> UsageError:

@@ -21,14 +21,7 @@ from batchmax.columns.class_columns import (
     columns_by_pattern,
     matching_columns,
 )
-from batchmax.columns.logits_column import (
-    NAME_ANOTHER,
-    LogitsColumn,
-    computed_in,
-    list_column,
-    one_logit,
-    token_type,
-)
+from batchmax.columns.logits_layout import NAME_ANOTHER, LogitsColumn, computed_in, list_column, one_logit, token_type
 from batchmax.columns.scored_input import KINDS, as_written, check_unasked
 from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind
@@ -52,14 +45,14 @@ def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
         wide layout, or a number of classes other than ``--n-classes``.
     """
     types = column_types(schema)
-    asked, options = options, as_written(schema, options)
+    given, options = options, as_written(schema, options)
     name = options.logits
     if name is None and options.input in KINDS and options.input in types:
         # --input also determines which of several columns is meant.
         name = options.input
     if name is not None:
         if name in types:
-            reason = "named with --logits" if asked.logits else "which score wrote" if options.logits else "by its name"
+            reason = "named with --logits" if given.logits else "which score wrote" if options.logits else "by its name"
             found = _one_column(schema, name, options, reason)
         elif any(wildcard in name for wildcard in "*?["):
             found = _by_pattern(schema, name, options)
