@@ -101,7 +101,8 @@ def calibrate(
     Parameters
     ----------
     src
-        One or several paths of files or folders, or globs.
+        One or several paths of files or folders, or globs; or a table, or another object with ``__arrow_c_stream__``
+        that can be read several times.
     out
         Output file for the calibration: JSON that ``score --calibration`` reads. None writes no file.
     options, given

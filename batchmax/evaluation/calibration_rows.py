@@ -16,7 +16,7 @@ from batchmax import kernels
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.metrics import MetricSums, RowMetrics
-from batchmax.evaluation.row_stream import open_rows, refuse_bytes, row_batches
+from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches
 from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
 from batchmax.options.input_options import InputOptions
@@ -87,8 +87,7 @@ class CalibrationRows:
     """
 
     def __init__(self, src: Any, options: InputOptions, holdout: float, seed: int, progress: Progress) -> None:
-        if hasattr(src, "__arrow_c_stream__") and not hasattr(src, "num_rows"):
-            raise UsageError("a stream can be read only once", remedy="write it into a file first")
+        refuse_single_pass(src, "calibration needs several passes")
         if not 0.0 <= holdout < 1.0:
             raise UsageError(f"{holdout:g} is out of range", where="--holdout", remedy="give a share from 0 to below 1")
         if options.label == "none":

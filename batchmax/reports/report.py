@@ -13,12 +13,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
-
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.evaluate import MOST_BINS, Evaluation, evaluate
-from batchmax.evaluation.row_stream import open_rows, refuse_bytes, row_batches, rows_in
+from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches, rows_in
 from batchmax.evaluation.worst_rows import NEEDED, WorstRows
 from batchmax.jobs.pipeline import report_source
 from batchmax.options.input_options import InputOptions
@@ -338,12 +336,10 @@ class _SharedProgress(Progress):
 
 
 def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
-    paths = [] if hasattr(src, "__arrow_c_stream__") else paths_of(src)
-    if isinstance(src, pa.RecordBatchReader) or "-" in paths:
-        raise UsageError(
-            "a stream can be read only once, and a report needs two passes",
-            remedy="give a table, or write it to a file",
-        )
+    why = "a report needs two passes"
+    refuse_single_pass(src, why)
+    if not hasattr(src, "__arrow_c_stream__") and "-" in paths_of(src):
+        raise UsageError(f"a stream can be read only once, and {why}", remedy="write it to a file")
     if row is not None and row < 0:
         raise UsageError(f"there is no row {row}", where="--row", remedy="the first is --row 0")
     if not 0 <= worst <= MOST_WORST:
