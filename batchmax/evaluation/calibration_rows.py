@@ -128,8 +128,8 @@ class CalibrationRows:
             kernels.metric_rows(z, batch.labels, scaling.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
             counted = batch.held_out if self._holdout else batch.fitted
             sums.add(RowMetrics(rows, batch.labels, pred, rank, brier, np.zeros(0), counted & (rows.nll < np.inf)))
-        figures = sums.figures()
-        return figures["mean_loss"], figures["ece"]
+        metrics = sums.metrics()
+        return metrics["mean_loss"], metrics["ece"]
 
     def mean(self, of: Callable[[Array, Array], Array]) -> float:
         """Return the mean of a function over the rows to fit to."""

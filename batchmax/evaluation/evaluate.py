@@ -136,8 +136,8 @@ class Evaluation(CommandResult):
             values if self.token_status_counts is not None else {k: values[k] for k in values if k not in TOKEN_FIELDS}
         )
 
-    def figures(self) -> dict[str, Figure]:
-        """Return the figures that a condition can name; ``top_k_accuracy`` is the one with the largest k."""
+    def metrics(self) -> dict[str, Figure]:
+        """Return the metrics that a condition can name; ``top_k_accuracy`` is the one with the largest k."""
         no_rows = "" if self.n_rows else NO_ROWS
         tokens = self.token_status_counts
         of, counts = ("row", self.status_counts) if tokens is None else ("token", tokens)
@@ -174,7 +174,7 @@ class Evaluation(CommandResult):
         }
 
 
-EVALUATION_GATES = tuple(Evaluation().figures())
+EVALUATION_GATES = tuple(Evaluation().metrics())
 """Names that a condition can use."""
 
 
@@ -291,7 +291,7 @@ class _EvaluationPass:
         """Return the metrics as a table, without the groups that were already written."""
         if len(self._groups) == 1:
             return self._groups[0].table()
-        return metric_rows(found.as_dict() | {"slices": {group.name: group.figures() for group in self._groups}})
+        return metric_rows(found.as_dict() | {"slices": {group.name: group.metrics() for group in self._groups}})
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
         """Read every row; ``write`` receives groups that don't fit in memory."""
@@ -315,7 +315,7 @@ class _EvaluationPass:
             if counting is not None:
                 counting.result()
         found = self._found()
-        if gate is not None and (reason := gate.failure(found.figures())):
+        if gate is not None and (reason := gate.failure(found.metrics())):
             raise GateError(reason, where=", ".join(found.files))
         return found
 
@@ -361,7 +361,7 @@ class _EvaluationPass:
             found.n_tokens, found.token_status_counts = tally.judged, named_counts(tally.statuses)
             found.bits_per_token, found.bits_per_byte = tally.bits()
         counts = self._counts
-        for name, value in counts.figures().items():
+        for name, value in counts.metrics().items():
             setattr(found, name, value)
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
         found.losses = {"edges": edges, "counts": counts.losses.tolist()}
@@ -375,7 +375,7 @@ class _EvaluationPass:
             found.confidences = {"edges": widths, "right": right, "wrong": wrong}
         for group in self._groups:
             listed = not group.given and len(group) <= MOST_LISTED
-            found.slices[group.name] = group.figures() if listed else []
+            found.slices[group.name] = group.metrics() if listed else []
             if not listed:
                 where = "they are in the table" if self._writes else "to write them to a file: -o groups.parquet"
                 found.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.columns.arrow import plain_array, plain_type
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.metrics import RowMetrics, calibration_errors, finite, group_figures
+from batchmax.evaluation.metrics import RowMetrics, calibration_errors, finite, group_metrics
 from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS
 from batchmax.scoring.sequence_totals import SequenceTotals
 
@@ -33,14 +33,14 @@ SHARE = 3
 """Groups may take 1/SHARE of the memory, and hashes of written groups as much again."""
 NAN = float("nan")
 
-FIGURE_FIELDS = (
+METRIC_FIELDS = (
     pa.field("mean_loss", pa.float64()),
     pa.field("perplexity", pa.float64()),
     pa.field("accuracy", pa.float64()),
     pa.field("brier", pa.float64()),
     pa.field("ece", pa.float64()),
 )
-"""The figures of a group, in the order of the table."""
+"""The metrics of a group, in the order of the table."""
 N_ROWS, N_TOKENS = pa.field("n_rows", pa.int64()), pa.field("n_tokens", pa.int64())
 BITS_PER_BYTE = pa.field("bits_per_byte", pa.float64())
 """Counts of a group; the last two only for sequences."""
@@ -70,7 +70,7 @@ class Groups:
     memory
         Bytes that the job may use.
     nested
-        Whether rows are sequences. Figures are then over tokens, ``n_rows`` counts sequences, and ``n_tokens`` counts
+        Whether rows are sequences. Metrics are then over tokens, ``n_rows`` counts sequences, and ``n_tokens`` counts
         tokens with a loss.
     has_text
         Whether the bytes of text of each sequence are known, for ``bits_per_byte``.
@@ -102,7 +102,7 @@ class Groups:
         self._fields = (
             N_ROWS,
             *((N_TOKENS,) if nested else ()),
-            *FIGURE_FIELDS,
+            *METRIC_FIELDS,
             *((BITS_PER_BYTE,) if has_text else ()),
         )
         self.schema = pa.schema([pa.field(name, self._kind), *self._fields])
@@ -189,10 +189,10 @@ class Groups:
         """Return the groups in memory as a table, in order of first occurrence."""
         return self._batch(list(self._numbers))
 
-    def figures(self) -> list[dict[str, Any]]:
-        """Return the figures of each group in memory, as in the JSON, the largest group first."""
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of each group in memory, as in the JSON, the largest group first."""
         values = list(self._numbers)
-        found = self._figures(values)
+        found = self._metrics(values)
         columns = [[_plain(value) for value in self._texts(values)]]
         for field in self._fields:
             numbers = found[field.name].tolist()
@@ -264,13 +264,13 @@ class Groups:
                 remedy="sort the rows by it, or raise the limit: --memory-limit SIZE",
             )
 
-    def _figures(self, values: list[Any]) -> dict[str, Array]:
+    def _metrics(self, values: list[Any]) -> dict[str, Array]:
         numbers = np.array([self._numbers[value] for value in values], np.int64)
         pieces = []
         for start in range(0, max(1, len(numbers)), PIECE):
             sums = self._sums[numbers[start : start + PIECE]]
             bins = sums[:, BINS:].reshape(len(sums), -1, 3)
-            found = group_figures(sums[:, :FIGURES]) | calibration_errors(bins)
+            found = group_metrics(sums[:, :FIGURES]) | calibration_errors(bins)
             pieces.append(found | self._counted(numbers[start : start + PIECE]))
         return {field.name: np.concatenate([piece[field.name] for piece in pieces]) for field in self._fields}
 
@@ -285,7 +285,7 @@ class Groups:
         return {"n_rows": rows.astype(np.int64), "n_tokens": tokens.astype(np.int64), "bits_per_byte": bits}
 
     def _batch(self, values: list[Any]) -> pa.RecordBatch:
-        found = self._figures(values)
+        found = self._metrics(values)
         columns = [pa.array(values, self._key_kind).cast(self._kind)]
         for field in self._fields:
             numbers = found[field.name]

@@ -113,11 +113,11 @@ class MetricSums:
             self.confidences,
         )  # fmt: skip
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Return the headline metrics."""
         sums = self.sums.sum(axis=1)
         weight = sums[WEIGHT]
-        found = group_figures(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
+        found = group_metrics(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
         return {name: finite(float(values[0])) for name, values in found.items()} | {
             "log_likelihood": None if sums[INFINITE] or not self.n_counted else finite(-sums[LOSS]),
             "top_k_accuracy": {
@@ -166,7 +166,7 @@ class MetricSums:
         return found
 
 
-def group_figures(sums: Array) -> dict[str, Array]:
+def group_metrics(sums: Array) -> dict[str, Array]:
     """Return the metrics of n groups from their sums, (n, 5); NaN or inf where undefined."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         weight = sums[:, WEIGHT]

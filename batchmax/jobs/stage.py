@@ -156,4 +156,4 @@ class Stage(ABC):
         """Return why the condition is true for a summary; an empty string if it isn't, or there is none."""
         if self._gate is None:
             return ""
-        return self._gate.failure(summary.figures(has_labels=self._source.job.label is not None))
+        return self._gate.failure(summary.metrics(has_labels=self._source.job.label is not None))

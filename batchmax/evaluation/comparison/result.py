@@ -20,7 +20,7 @@ from batchmax.options.gates import NO_LABELS, Figure, Gate, figure
 from batchmax.results import CommandResult
 
 OF_TOKENS = ("tokens_only_a", "tokens_only_b")
-"""Figures that exist only for sequences."""
+"""Metrics that exist only for sequences."""
 
 INTERVAL = "95 %, normal approximation, paired"
 """How ``mean_loss_change_low`` and ``mean_loss_change_high`` are computed."""
@@ -168,15 +168,15 @@ class Comparison(CommandResult):
         Raises
         ------
         GateError
-            The condition is true; the error names its figures.
+            The condition is true; the error names its metrics.
         UsageError
-            The condition names a figure of sequences, and the rows aren't sequences.
+            The condition names a metric of sequences, and the rows aren't sequences.
         """
         for name in gate.names:
             if name in OF_TOKENS and self.tokens_only_a is None:
                 what = f"{name} is a metric of sequences, and the rows are not sequences"
                 raise gate.unknown(name, what, "leave it out")
-        if reason := gate.failure(self.figures()):
+        if reason := gate.failure(self.metrics()):
             words = [(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]]
             words += [] if self.key is None else ["--key", self.key]
             raise GateError(
@@ -185,8 +185,8 @@ class Comparison(CommandResult):
                 remedy=f"to see the rows: batchmax compare {shlex.join(words)} --worst 20",
             )
 
-    def figures(self) -> dict[str, Figure]:
-        """Return the figures that a condition can name."""
+    def metrics(self) -> dict[str, Figure]:
+        """Return the metrics that a condition can name."""
         no_pairs = "" if self.n_rows else "there are no pairs of rows"
         compared = self.n_compared
         all_bad = f"all {self.n_rows:,} pairs have a bad row"
