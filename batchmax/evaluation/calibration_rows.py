@@ -148,8 +148,9 @@ class CalibrationRows:
         where = ", ".join(file.path for file in self.source.files)
         remedy = "give more rows, or --holdout 0" if self.n_holdout else "give rows with a label and logits"
         counts = [*zip(STATUS_NAMES, self._statuses.tolist(), strict=True), ("held out", self.n_holdout)]
-        listed = ", ".join(f"{count:,} {name}" for name, count in counts if count)
-        return DataError(f"there are no rows to fit to ({listed or 'the input is empty'})", where=where, remedy=remedy)
+        listed = ", ".join(f"{count:,} {name}" for name, count in counts if count) or "the input is empty"
+        unit = "row" if self.source.job.nesting is None else "token"
+        return DataError(f"there are no {unit}s to fit to ({listed})", where=where, remedy=remedy)
 
     def _batches(self) -> Iterator[CalibrationBatch]:
         if not self._is_first_pass and self._kept is not None:

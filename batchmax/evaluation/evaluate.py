@@ -379,9 +379,8 @@ class _EvaluationPass:
             if not listed:
                 where = "they are in the table" if self._writes else "to write them to a file: -o groups.parquet"
                 found.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
-        if found.infinite_losses:
-            rows = f"{found.infinite_losses:,} {'rows' if job.nesting is None else 'tokens'} have an infinite loss"
-            found.warnings.append(f"{rows}: their label has logit -inf; the mean loss is not defined")
+        if rows := infinite_losses(found.infinite_losses, "row" if job.nesting is None else "token"):
+            found.warnings.append(f"{rows}, because a class of the label has logit -inf; the mean loss is not defined")
         found.warnings[:0] = self._warnings
         for warning in found.warnings:
             self._progress.warn(warning)

@@ -20,6 +20,7 @@ from batchmax.columns.arrow import plain_array, plain_type
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.metrics import RowMetrics, calibration_errors, finite, group_metrics
 from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS
+from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_totals import SequenceTotals
 
 Array = NDArray[Any]
@@ -223,7 +224,7 @@ class Groups:
             return
         value = self._texts(values[int(np.argmax(again)) :][:1])[0]
         raise DataError(
-            f"value {value!r} occurs again after {self.given:,} other groups, which don't fit in memory",
+            f"value {value!r} occurs again after {quantity(self.given, 'other group')}, which don't fit in memory",
             where=f"column {self.name!r}",
             remedy="sort the rows by it, or raise the limit: --memory-limit SIZE",
         )
@@ -234,7 +235,7 @@ class Groups:
         done = [value for value, number in self._numbers.items() if number != last]
         if self.give is None:
             raise DataError(
-                f"more than {self._most:,} groups don't fit in memory",
+                f"more than {quantity(self._most, 'group')} don't fit in memory",
                 where=f"column {self.name!r}",
                 remedy=f"write the groups of one column to a file: --by {self.name} -o groups.parquet; "
                 "or raise the limit: --memory-limit SIZE",
@@ -259,7 +260,7 @@ class Groups:
             self._hashes = np.sort(np.concatenate([self._hashes, hashes]))
         elif not self._ascending:
             raise DataError(
-                f"more than {self.given:,} groups in no order don't fit in memory",
+                f"more than {quantity(self.given, 'group')} in no order don't fit in memory",
                 where=f"column {self.name!r}",
                 remedy="sort the rows by it, or raise the limit: --memory-limit SIZE",
             )

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.errors import UsageError
+from batchmax.runtime.text import quantity
 
 
 class TopRows:
@@ -60,7 +61,7 @@ class TopRows:
         self._values = both[order]
         if self.table.nbytes > self._limit:
             raise UsageError(
-                f"{len(order):,} rows take {self.table.nbytes / 2**20:,.0f} MiB; the limit is "
+                f"{quantity(len(order), 'row takes', 'rows take')} {self.table.nbytes / 2**20:,.0f} MiB; the limit is "
                 f"{self._limit / 2**20:,.0f} MiB",
                 where="--memory-limit",
                 remedy="select fewer rows or columns, or raise the limit",

@@ -9,6 +9,7 @@ from batchmax.activations import ACTIVATIONS
 from batchmax.jobs.bad_row_policy import BadRowHandler
 from batchmax.jobs.row_batch import score_chunk
 from batchmax.jobs.stage import Result, Stage
+from batchmax.options.gates import infinite_losses
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import doubts_about, score_table
@@ -71,9 +72,8 @@ class ScoreStage(Stage):
     def late_warnings(self) -> list[str]:
         """Return the warnings that are known only at the end."""
         job = self._source.job
-        if not self.tally.infinite_losses:
+        rows = infinite_losses(self.tally.infinite_losses, "row" if job.nesting is None else "token")
+        if not rows:
             return []
-        units = "rows" if job.nesting is None else "tokens"
-        rows = f"{self.tally.infinite_losses:,} {units} have an infinite loss"
         lacks = "logit -inf" if ACTIVATIONS[job.options.activation].is_log_linear else "probability 0"
         return [f"{rows}, because a class of the label has {lacks}; the mean loss is not defined"]

@@ -17,6 +17,7 @@ from batchmax.errors import GateError
 from batchmax.options.gates import SCORE_FIGURES, Gate
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_assembler import CompletedRows
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.scoring.tally import Tally
@@ -83,11 +84,12 @@ class Stage(ABC):
         """
         result = self.compute(chunk, buffers)
         if self._gate is not None:
-            counted = self._earlier_parts, self.tally
-            counts = {name: sum(getattr(one, name) for one in counted) for name in ("bad_rows", "infinite_losses")}
+            tallies = self._earlier_parts, self.tally
+            rows = quantity(sum(one.rows for one in tallies), "row")
+            counts = {name: sum(getattr(one, name) for one in tallies) for name in ("bad_rows", "infinite_losses")}
             if self._gate.is_decided(counts):
                 raise GateError(
-                    f"--fail-if {self._gate.condition!r} is true after {sum(one.rows for one in counted):,} rows",
+                    f"--fail-if {self._gate.condition!r} is true after {rows}",
                     where=self._out,
                     remedy="the run was stopped and nothing is written; fix the input, or change the condition",
                 )

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_type_hints
 from batchmax.activations import ACTIVATIONS, LOSSES, ActivationName, LossName, loss_of
 from batchmax.errors import UsageError
 from batchmax.options.parsing import check_at_least, check_type, check_unique
+from batchmax.runtime.text import quantity
 
 InputKind = Literal["logits", "log_probs", "probs"]
 BinaryName = Literal["float32", "float16", "bfloat16"]
@@ -213,7 +214,7 @@ class RunOptions(Options):
         check_at_least("--threads", self.threads, 1)
         if self.memory_limit < MIN_MEMORY:
             raise UsageError(
-                f"{self.memory_limit:,} bytes is too small",
+                f"{quantity(self.memory_limit, 'byte')} is too small",
                 where="--memory-limit",
                 remedy=f"give at least {MIN_MEMORY // 2**20}MiB",
             )

@@ -27,6 +27,7 @@ from batchmax.reports.collectors import ConfidenceHistogram, ConfusedPairs, RowS
 from batchmax.results import CommandResult
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import Source
@@ -235,13 +236,15 @@ class _PageData:
         n_rows = self.evaluation.n_rows if self.evaluation is not None else self.selector.rows
         if n_rows != self.selector.rows:
             raise DataError(
-                f"it had {n_rows:,} rows in the first pass, and {self.selector.rows:,} in the second",
+                f"it had {quantity(n_rows, 'row')} in the first pass, and {self.selector.rows:,} in the second",
                 where=", ".join(file.path for file in self.source.files) or "the stream",
                 remedy="give a file or a table that doesn't change meanwhile",
             )
         if row is not None and row >= self.selector.rows:
             raise UsageError(
-                f"row {row:,} is not one of the {self.selector.rows:,} rows", where="--row", remedy="rows count from 0"
+                f"row {row:,} is out of range for {quantity(self.selector.rows, 'row')}",
+                where="--row",
+                remedy="rows count from 0",
             )
 
     @property
@@ -355,7 +358,9 @@ def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
 def _check_row(source: Source, row: int | None) -> None:
     total = rows_in(source)
     if row is not None and total is not None and row >= total:
-        raise UsageError(f"row {row:,} is not one of the {total:,} rows", where="--row", remedy="rows count from 0")
+        raise UsageError(
+            f"row {row:,} is out of range for {quantity(total, 'row')}", where="--row", remedy="rows count from 0"
+        )
 
 
 def _need_libraries() -> None:

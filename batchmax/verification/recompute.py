@@ -20,6 +20,7 @@ from batchmax.columns.labels import LabelColumn, Labels
 from batchmax.errors import BatchmaxError, DataError
 from batchmax.outputs import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, OUTPUTS, STATUS_NAMES
 from batchmax.parquet.int96 import converted, raw_of
+from batchmax.runtime.text import quantity
 from batchmax.scoring.score_rows import carried_columns, read_rows
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.sinks.metadata import input_fingerprints
@@ -153,7 +154,7 @@ class Recomputation:
         where = self._output.path
         count = sum(one.files for one in known)
         if len(files) != count:
-            what = f"the output was made from {count:,} files, not from {len(files):,}"
+            what = f"the output was made from {quantity(count, 'file')}, not from {len(files):,}"
             raise DataError(what, where=where, remedy=SAME_INPUTS)
         if count != len(known):
             stored = [{"files": count, "size": known[0].size, "footer_sha256": known[0].digest}]
@@ -163,7 +164,7 @@ class Recomputation:
         for file, (size, digest, sample, _) in zip(files, known, strict=True):
             what = ""
             if file.size != size:
-                what = f"the file has {file.size:,} bytes, but had {size:,}"
+                what = f"the file has {quantity(file.size, 'byte')}, but had {size:,}"
             elif file.footer_digest() != digest:
                 what = "the footer is not the same as"
             elif sample is not None and file.sample_digest != sample:
@@ -183,13 +184,14 @@ class Recomputation:
             )
         dropped = self.n_rows - output.n_rows
         if dropped and (dropped < 0 or job.options.on_bad_row != "drop"):
-            what = f"the output has {output.n_rows:,} rows, but the inputs have {self.n_rows:,}"
+            what = f"the output has {quantity(output.n_rows, 'row')}, but the inputs have {self.n_rows:,}"
             raise DataError(what, where=output.path, remedy=SCORE_AGAIN)
         if not output.is_folder or job.options.limit is not None:
             return
         parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
         if len(parts) != len(output.files):
-            what = f"the output has {len(output.files):,} parts, but score makes {len(parts):,} from these inputs"
+            made = quantity(len(output.files), "part")
+            what = f"the output has {made}, but score makes {len(parts):,} from these inputs"
             raise DataError(what, where=output.path, remedy=SCORE_AGAIN)
 
     def _input_rows(self, numbers: Sequence[int]) -> list[int]:
@@ -206,7 +208,8 @@ class Recomputation:
             first += len(status)
             kept += len(rows)
         if kept != self._output.n_rows:
-            what = f"the output has {self._output.n_rows:,} rows, but {kept:,} rows of the inputs are not bad"
+            what = f"the output has {quantity(self._output.n_rows, 'row')}, but "
+            what += f"{quantity(kept, 'row of the inputs is', 'rows of the inputs are')} not bad"
             raise DataError(what, where=self._output.path, remedy=SCORE_AGAIN)
         return found
 
@@ -253,7 +256,9 @@ class Recomputation:
             output_tokens = tokens.flatten(output_row.batch)
             count = sum(chunk.batch.num_rows for chunk in chunks)
             if output_tokens.num_rows != count:
-                raise DataError(f"the row has {output_tokens.num_rows:,} tokens, but {count:,} in the input", where="")
+                raise DataError(
+                    f"the row has {quantity(output_tokens.num_rows, 'token')}, but {count:,} in the input", where=""
+                )
             chosen = sorted(self._random.choice(count, min(self._of_each, count), replace=False).tolist())
             totals, first = None, 0
             for chunk in chunks:

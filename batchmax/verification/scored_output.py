@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.errors import DataError
+from batchmax.runtime.text import quantity
 from batchmax.sinks.commit.existing_output import SUCCESS, files_in
 from batchmax.sinks.commit.stored_folder import StoredFolder, stored_folder
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
@@ -93,7 +94,7 @@ def open_scored_output(path: str, storage: Sequence[str] = ()) -> ScoredOutput:
             raise DataError(what, where=file.path, remedy=SCORE_AGAIN)
     for file, size in zip(files, parts.values(), strict=True):
         if size is not None and file.size != size:
-            what = f"the file has {file.size:,} bytes, but the manifest lists {size:,}"
+            what = f"the file has {quantity(file.size, 'byte')}, but the manifest lists {size:,}"
             raise DataError(what, where=file.path, remedy=SCORE_AGAIN)
     summaries = [_summary(file) for file in files]
     drops = metadata.options.on_bad_row == "drop"
@@ -116,7 +117,7 @@ def _check_rows(path: str, rows: int, summary: Summary | None, source: str, *, d
     expected = read - bad if drops else read
     if expected != rows:
         raise DataError(
-            f"the output has {rows:,} rows, but {source} lists {expected:,}", where=path, remedy=SCORE_AGAIN
+            f"the output has {quantity(rows, 'row')}, but {source} lists {expected:,}", where=path, remedy=SCORE_AGAIN
         )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from batchmax.columns.arrow import column_array, is_list, plain_array, plain_type, valid_rows
 from batchmax.columns.sequences import Nesting, Tokens, extents, token_labels
 from batchmax.outputs import LAST_BAD, PLURALS, STATUS_NAMES, Status
+from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.verification.column_reader import WrongRowError, fail_at_first, status_codes
 from batchmax.verification.scored_output import ScoredOutput
@@ -141,7 +142,9 @@ class TokenView:
             present = valid_rows(stored)
             fail_at_first(
                 present & (counts != stored.fill_null(0).to_numpy()),
-                lambda at: f"n_tokens is {stored[at]}, but {counts[at]:.0f} tokens have a loss",
+                lambda at: (
+                    f"n_tokens is {stored[at]}, but {quantity(int(counts[at]), 'token has', 'tokens have')} a loss"
+                ),
             )
             total = column_array(batch, self._prefix + "sum_loss")
             given = total.fill_null(0).to_numpy()

@@ -22,6 +22,7 @@ from batchmax.parquet.footer import MAGIC
 from batchmax.parquet.reading.checksums import DamagedPageError, check_pages
 from batchmax.results import CommandResult
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.sources.decode_budget import whole_batches
 from batchmax.sources.parquet_file import InputFile, OpenFile
 from batchmax.sources.read_errors import read_errors
@@ -170,7 +171,7 @@ def verify(
     )
     progress.start(output.n_rows, output.size)
     for one in output.files:
-        progress.note(f"checking {one.path}: {one.metadata.num_rows:,} rows")
+        progress.note(f"checking {one.path}: {quantity(one.metadata.num_rows, 'row')}")
         _check_file(one, output, checks, tokens, found, progress)
     found.summary = check_summary(output, checks.counts, tokens)
     found.sums = {name: {"off": off, "bound": checks.bound(name)} for name, off in checks.deviations.items()}
@@ -179,7 +180,7 @@ def verify(
     if tokens is not None and output.metadata.options.top_k:
         found.notes.append("the values of the --top-k columns are not checked for sequences")
     if recomputation is not None:
-        progress.note(f"recomputing rows of {recomputation.files:,} input files")
+        progress.note(f"recomputing rows of {quantity(recomputation.files, 'input file')}")
         _recompute(output, recomputation, SAMPLE if sample is None else sample, seed, found)
     found.seconds = round(time.monotonic() - started, 3)
     return found
@@ -263,7 +264,7 @@ def _check_rows(
             raise DataError(error.what, where=where, remedy=CHANGED) from error
         rows += batch.num_rows
     if rows != metadata.num_rows:
-        what = f"row group {group} has {rows:,} rows, but the footer lists {metadata.num_rows:,}"
+        what = f"row group {group} has {quantity(rows, 'row')}, but the footer lists {metadata.num_rows:,}"
         raise DataError(what, where=file.path, remedy=DAMAGED)
     return rows
 
@@ -286,4 +287,7 @@ def _recompute(output: ScoredOutput, recomputation: Recomputation, sample: int, 
         found.notes.append("rows are recomputed from the float64 logarithms of the probabilities, as score does")
     if output.n_rows != recomputation.n_rows:
         dropped = recomputation.n_rows - output.n_rows
-        found.notes.append(f"{dropped:,} bad rows of the inputs were dropped; row numbers are those of the output")
+        found.notes.append(
+            f"{quantity(dropped, 'bad row of the inputs was', 'bad rows of the inputs were')} dropped; "
+            "row numbers are those of the output"
+        )

@@ -13,7 +13,7 @@ from rich.text import Text
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, duration, number
 from batchmax.evaluation.comparison.result import Comparison
-from batchmax.runtime.text import printable
+from batchmax.runtime.text import printable, quantity
 
 LONGEST = 40
 """Most characters to show of a name."""
@@ -44,19 +44,22 @@ def _files(files: Sequence[str]) -> str:
 
 
 def _rows(found: Comparison) -> str:
-    pairs = "pairs" if found.tokens_only_a is None else "pairs of sequences"
-    parts = [f"{number(found.n_rows)} {pairs}" + (f" by {printable(found.key)}" if found.key is not None else "")]
+    pairs = ("pair", None) if found.tokens_only_a is None else ("pair of sequences", "pairs of sequences")
+    parts = [quantity(found.n_rows, *pairs) + (f" by {printable(found.key)}" if found.key is not None else "")]
     for count, what in (
         (found.only_a, "only in A"),
         (found.only_b, "only in B"),
         (found.bad_rows, "left out because a row is bad" if found.tokens_only_a is None else "with a bad token"),
-        (found.tokens_only_a or 0, "tokens only in A"),
-        (found.tokens_only_b or 0, "tokens only in B"),
     ):
         if count:
             parts.append(f"{number(count)} {what}")
+    parts += [
+        f"{quantity(count, 'token')} only in {name}"
+        for count, name in ((found.tokens_only_a, "A"), (found.tokens_only_b, "B"))
+        if count
+    ]
     if found.tokens_only_a is not None and found.mean_loss_a is not None:
-        parts.append(f"{number(found.n_judged)} tokens with a loss")
+        parts.append(f"{quantity(found.n_judged, 'token')} with a loss")
     elif found.mean_loss_a is not None and found.n_judged < found.n_rows - found.bad_rows:
         parts.append(f"{number(found.n_judged)} with a label")
     return ", ".join(parts)

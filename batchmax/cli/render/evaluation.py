@@ -9,7 +9,7 @@ import click
 
 from batchmax.cli.render.formatting import duration, number
 from batchmax.cli.render.tables import console, flagged, new_table, show_pairs
-from batchmax.runtime.text import printable, shell_word
+from batchmax.runtime.text import printable, quantity, shell_word
 
 MOST_ROWS = 20
 """Classes and groups to print; the JSON contains all."""
@@ -36,7 +36,7 @@ def show_evaluation(found: Any) -> None:
             *((name, number(value)) for name, value in bits if value is not None),
             ("log likelihood", number(found.log_likelihood)),
             ("Brier score", number(found.brier)),
-            ("ECE", f"{number(found.ece)}  (over {len(found.bins)} bins)"),
+            ("ECE", f"{number(found.ece)}  (over {quantity(len(found.bins), 'bin')})"),
             ("MCE", number(found.mce)),
             ("RMSCE", number(found.rmsce)),
             ("time", duration(found.seconds)),
@@ -59,7 +59,8 @@ def show_calibration(found: Any, out: str) -> None:
     def change(before: float | None, after: float | None) -> str:
         return f"{number(before)} → {number(after)}"
 
-    measured = f"{number(found.n_holdout)} held-out rows" if found.n_holdout else "the fitted rows"
+    measured = quantity(found.n_holdout, f"held-out {found.unit}") if found.n_holdout else f"the fitted {found.unit}s"
+    fitted = number(found.n_fit) if found.unit == "row" else quantity(found.n_fit, found.unit)
     what = [("temperature", number(found.temperature))]
     if found.scale is not None:
         ends = (min(found.scale), max(found.scale), min(found.bias), max(found.bias))
@@ -72,7 +73,7 @@ def show_calibration(found: Any, out: str) -> None:
             *what,
             ("NLL", f"{change(found.nll_before, found.nll_after)}  ({measured})"),
             ("ECE", change(found.ece_before, found.ece_after)),
-            ("rows", f"{number(found.n_rows)}, fitted to {number(found.n_fit)}"),
+            ("rows", f"{number(found.n_rows)}, fitted to {fitted}"),
             ("time", duration(found.seconds)),
             ("next", f"batchmax score INPUT -o scored.parquet --calibration {shell_word(out)}"),
         ]

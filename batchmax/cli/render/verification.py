@@ -6,7 +6,7 @@ from typing import Any
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import duration, number, size
-from batchmax.runtime.text import printable
+from batchmax.runtime.text import printable, quantity
 from batchmax.verification.verify import Verification
 
 
@@ -16,17 +16,17 @@ def show(found: Verification) -> None:
         ("file", printable(found.file)),
         (
             "rows",
-            f"{number(found.n_rows)} of {number(found.n_classes)} classes, {_count(found.row_groups, 'row group')}"
-            + (f" in {_count(len(found.files), 'part')}" if len(found.files) > 1 else ""),
+            f"{number(found.n_rows)} of {number(found.n_classes)} classes, {quantity(found.row_groups, 'row group')}"
+            + (f" in {quantity(len(found.files), 'part')}" if len(found.files) > 1 else ""),
         ),
         ("pages", _pages(found)),
     ]
     pairs += [(name, _output(found, name)) for name in found.outputs]
     pairs.append(("summary", f"agrees: {', '.join(found.summary)}" if found.summary else "none in the file"))
     if found.inputs is not None:
-        pairs.append(("inputs", f"{_count(found.inputs, 'file')}, unchanged (sizes, footers, rows)"))
-        tokens = "" if found.sampled_tokens is None else f"{_count(found.sampled_tokens, 'token')} of "
-        sampled = f"{tokens}{_count(found.sampled_rows, 'row')} (--seed {found.seed})"
+        pairs.append(("inputs", f"{quantity(found.inputs, 'file')}, unchanged (sizes, footers, rows)"))
+        tokens = "" if found.sampled_tokens is None else f"{quantity(found.sampled_tokens, 'token')} of "
+        sampled = f"{tokens}{quantity(found.sampled_rows, 'row')} (--seed {found.seed})"
         pairs.append(("recomputed", f"{sampled}, tolerance 3 ULP"))
         pairs += [
             (f"  {name}", f"at most {error['ulp']:.2f} ULP, in row {number(error['row'])}{_token(error)}")
@@ -40,8 +40,9 @@ def show(found: Verification) -> None:
 
 def _pages(found: Verification) -> str:
     checked = found.pages - found.unchecked_pages
-    without = f", {_count(found.unchecked_pages, 'page')} of copied columns have none" if found.unchecked_pages else ""
-    return f"{_count(checked, 'checksum')} correct{without}; all columns decoded"
+    unchecked = quantity(found.unchecked_pages, "page of copied columns has", "pages of copied columns have")
+    without = f", {unchecked} none" if found.unchecked_pages else ""
+    return f"{quantity(checked, 'checksum')} correct{without}; all columns decoded"
 
 
 def _output(found: Verification, name: str) -> str:
@@ -57,7 +58,3 @@ def _output(found: Verification, name: str) -> str:
 
 def _token(error: dict[str, Any]) -> str:
     return f", token {number(error['token'])}" if "token" in error else ""
-
-
-def _count(value: int, what: str) -> str:
-    return f"{number(value)} {what}{'s' * (value != 1)}"

@@ -34,6 +34,7 @@ from batchmax.options.parsing import check_type, refuse
 from batchmax.options.score_options import resolve_options
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.sources.parquet_source import Source
 
 READING_SHARE = 0.75
@@ -279,7 +280,7 @@ def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source
         place(source, rows[at]) for source, rows in zip((a, b), pairs.rows, strict=True)
     )
     in_a, in_b = (int(lengths[at]) for lengths in pairs.lengths)
-    what = f"{in_a:,} token{'s' * (in_a != 1)}, and {in_b:,} in {file_b} (row {row_b:,})"
+    what = f"{quantity(in_a, 'token')}, and {in_b:,} in {file_b} (row {row_b:,})"
     if found.key is None:
         raise DataError(
             f"row {row_a:,} has {what}",
@@ -287,8 +288,8 @@ def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source
             remedy="pair rows by a column of unique values: --key COLUMN",
         )
     found.warnings.append(
-        f"{len(uneven):,} sequences have a different number of tokens in b; tokens without a partner are left out; the "
-        f"first is row {row_a:,} of {file_a}: {what}"
+        f"{quantity(len(uneven), 'sequence has', 'sequences have')} a different number of tokens in b; tokens without "
+        f"a partner are left out; the first is row {row_a:,} of {file_a}: {what}"
     )
 
 

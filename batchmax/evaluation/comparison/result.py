@@ -16,8 +16,9 @@ from batchmax.errors import GateError
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.paired_tests import mcnemar
 from batchmax.evaluation.comparison.token_pairing import SequencePairs
-from batchmax.options.gates import NO_LABELS, Figure, Gate, figure
+from batchmax.options.gates import NO_LABELS, Figure, Gate, figure, infinite_losses
 from batchmax.results import CommandResult
+from batchmax.runtime.text import quantity
 
 OF_TOKENS = ("tokens_only_a", "tokens_only_b")
 """Metrics that exist only for sequences."""
@@ -132,8 +133,7 @@ class Comparison(CommandResult):
             self.mcnemar_p, self.mcnemar_method = mcnemar(pairs.right_to_wrong, pairs.wrong_to_right)
         if self.infinite_kl:
             self.warnings.append(
-                f"{self.infinite_kl:,} of {compared:,} pairs have an infinite KL divergence: b masks a class that "
-                "a does not; the mean is over the other pairs"
+                f"{self._infinite('KL divergence')}: b masks a class that a does not; the mean is over the other pairs"
             )
 
     def count_sequences(self, pairs: SequencePairs) -> None:
@@ -157,10 +157,8 @@ class Comparison(CommandResult):
             )
         for name, infinite in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b)):
             if infinite:
-                unit = "tokens" if pairs.of_tokens else "rows"
-                self.warnings.append(
-                    f"{infinite:,} {unit} have an infinite loss in {name}; the mean loss is not defined"
-                )
+                rows = infinite_losses(infinite, "token" if pairs.of_tokens else "row")
+                self.warnings.append(f"{rows} in {name}; the mean loss is not defined")
 
     def check(self, gate: Gate) -> None:
         """Raise if a condition is true.
@@ -189,7 +187,7 @@ class Comparison(CommandResult):
         """Return the metrics that a condition can name."""
         no_pairs = "" if self.n_rows else "there are no pairs of rows"
         compared = self.n_compared
-        all_bad = f"all {self.n_rows:,} pairs have a bad row"
+        all_bad = "the only pair has a bad row" if self.n_rows == 1 else f"all {self.n_rows:,} pairs have a bad row"
         if self.tokens_only_a is not None:
             all_bad = "all pairs of tokens have a bad one" if self.bad_rows else "there are no pairs of tokens"
         not_compared = no_pairs or ("" if compared else all_bad)
@@ -198,11 +196,11 @@ class Comparison(CommandResult):
             no_loss = NO_LABELS
         no_classes = "labels are distributions, which have no class" if self.accuracy_a is None else ""
         infinite = [
-            f"{side} has {count:,} infinite losses" if count else ""
+            f"{side} has {quantity(count, 'infinite loss')}" if count else ""
             for side, count in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b))
         ]
         one_pair = "an interval needs at least two pairs" if self.n_judged < 2 else ""
-        no_kl = f"{self.infinite_kl:,} of {compared:,} pairs have an infinite divergence" if self.infinite_kl else ""
+        no_kl = self._infinite("divergence") if self.infinite_kl else ""
         losses = {f"mean_loss_{side}": (no_loss, infinite[place]) for place, side in enumerate("ab")}
         reasons: dict[str, tuple[str, ...]] = {
             **dict.fromkeys(("only_a", "only_b"), ("",)),
@@ -224,6 +222,10 @@ class Comparison(CommandResult):
             if not self.n_rows + getattr(self, f"only_{side}"):
                 reasons[f"only_{side}"] = (f"{side} has no rows",)
         return {name: figure(getattr(self, name), *reasons.get(name, ())) for name in COMPARISON_NAMES}
+
+    def _infinite(self, what: str) -> str:
+        have = "has" if self.infinite_kl == 1 else "have"
+        return f"{self.infinite_kl:,} of {quantity(self.n_compared, 'pair')} {have} an infinite {what}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a dictionary, with the names of the JSON."""

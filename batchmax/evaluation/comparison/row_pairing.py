@@ -25,6 +25,7 @@ from batchmax.evaluation.row_stream import row_batches, rows_in
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.sources.parquet_source import Source
 
 Array = NDArray[Any]
@@ -91,11 +92,13 @@ class RowPairs:
                 yield of_a.next(n), of_b.next(n)
             if of_a.left or of_b.left:
                 n = (of_b if of_a.left else of_a).first
-                raise _not_as_many(a, b, *((f"more than {n:,}", f"{n:,}")[:: 1 if of_a.left else -1]))
+                if of_a.left:
+                    raise _not_as_many(a, b, f"more than {quantity(n, 'row')}", f"{n:,}")
+                raise _not_as_many(a, b, quantity(n, "row"), f"more than {n:,}")
 
     def _check_counts(self, in_a: int | None, in_b: int | None) -> None:
-        if None not in {in_a, in_b} and in_a != in_b:
-            raise _not_as_many(*self._sources, f"{in_a:,}", f"{in_b:,}")
+        if in_a is not None and in_b is not None and in_a != in_b:
+            raise _not_as_many(*self._sources, quantity(in_a, "row"), f"{in_b:,}")
 
     def _by_partner(self, partner: Array) -> Iterator[tuple[Side, Side]]:
         """Yield pairs of rows of a and the rows of b with these numbers, where not -1."""
@@ -156,13 +159,15 @@ class RowPairs:
         limit = a.job.options.memory_limit
         if needed > limit:
             raise UsageError(
-                f"the keys are in different orders in the two inputs; keeping {n_rows:,} rows in memory takes about "
-                f"{needed / 2**20:,.0f} MiB, and the limit is {limit / 2**20:,.0f} MiB",
+                "the keys are in different orders in the two inputs; "
+                f"keeping {quantity(n_rows, 'row')} in memory takes about {needed / 2**20:,.0f} MiB, "
+                f"and the limit is {limit / 2**20:,.0f} MiB",
                 where="--key",
                 remedy=f"sort both by {self._key}, or raise the limit: --memory-limit {math.ceil(needed / 2**20)}MiB",
             )
         self._progress.detail(
-            f"the keys are in different orders in the two inputs, so {n_rows:,} rows are kept in memory"
+            f"the keys are in different orders in the two inputs, so {quantity(n_rows, 'row is', 'rows are')} kept in "
+            "memory"
         )
 
     def _keys(self, key: str) -> list[Keys]:
@@ -209,7 +214,7 @@ def name_of(source: Source) -> str:
 
 def _not_as_many(a: Source, b: Source, in_a: str, in_b: str) -> DataError:
     return DataError(
-        f"{in_a} rows, but {in_b} in {name_of(b)}",
+        f"{in_a}, but {in_b} in {name_of(b)}",
         where=name_of(a),
         remedy="pair rows by a column of unique values: --key COLUMN",
     )

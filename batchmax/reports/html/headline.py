@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from batchmax.reports.html.formatting import number, rows, share, unit
 from batchmax.reports.html.page_model import Facts
+from batchmax.runtime.text import quantity
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def tiles(facts: Facts) -> list[Tile]:
 
 def _amount(facts: Facts) -> str:
     """Return the number of rows, tokens and classes in words."""
-    tokens, one = facts.token_status_counts, "row" if facts.n_rows == 1 else "rows"
+    tokens = facts.token_status_counts
     of = "" if tokens is None else f" with {rows(sum(tokens.values()))}"
-    return f"{number(facts.n_rows)} {one}{of} of {number(facts.n_classes)} classes"
+    return f"{quantity(facts.n_rows, 'row')}{of} of {number(facts.n_classes)} classes"
 
 
 def _other_statuses(counts: Mapping[str, int]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from batchmax.reports.html.charts import MOST_BARS, Bar, Chart, bars_chart
 from batchmax.reports.html.formatting import LONGEST, label, number, printable, rows, share, unit
 from batchmax.reports.html.page_model import TextTable
+from batchmax.runtime.text import quantity
 
 MOST_LISTED = 50
 """Most rows of a table of classes, pairs or groups; ``evaluate`` returns all."""
@@ -74,7 +75,7 @@ def pair_chart(
         short = f"{label(names[true], 6)} → {label(names[pred], 6)}"
         bars.append(Bar(short, count, number(count), hover, "wrong"))
         table.append((printable(names[true]), printable(names[pred]), number(count), part))
-    caption = f"Label → prediction: the most frequent of {number(len(pairs))} confused pairs."
+    caption = f"Label → prediction: the most frequent of {quantity(len(pairs), 'confused pair')}."
     heading = ("true", "predicted", f"{unit()}s", "of the class")
     return bars_chart("confusion", "Confusion", caption, bars[:MOST_BARS], f"{unit()}s", heading, table)
 
