@@ -293,31 +293,6 @@ def test_columns_of_each_side_can_be_named(run, tmp_path):
         assert found["mean_loss_change"] == pytest.approx(0, abs=1e-7)
 
 
-def test_messages_about_b_name_the_options_of_b(run, tmp_path):
-    """Errors, notes and warnings about the second input advise ``--logits-b``, ``--input-b`` and ``--label-b``.
-
-    An option that was given for both inputs keeps its name where it is wrong, and the remedy is the option of b alone.
-    """
-    write(tmp_path / "a.parquet")
-    rows = {"z": Z.tolist(), "y": Z.tolist(), "label": LABELS}
-    pq.write_table(pa.table(rows), tmp_path / "two.parquet")
-    pq.write_table(pa.table({"logits": PROBS.tolist(), "label": LABELS}), tmp_path / "unnamed.parquet")
-    pq.write_table(pa.table({"probs": PROBS.tolist(), "label": LABELS}), tmp_path / "probs.parquet")
-    pq.write_table(pa.table({"logits": Z.tolist(), "label": [str(at) for at in LABELS]}), tmp_path / "text.parquet")
-
-    def told(*words):
-        _, _, err = run("compare", "a.parquet", *words)
-        return " ".join(err.split())
-
-    assert "choose one: --logits-b NAME" in told("two.parquet")
-    assert "two.parquet: --logits: there is no column 'logits'" in told("two.parquet", "--logits", "logits")
-    assert "; if they are logits: --input-b logits" in told("probs.parquet", "-v")
-    assert "b: the rows look like probabilities; if they are: --input-b probs" in told("unnamed.parquet")
-    assert "--label-b" in told("text.parquet")
-    for words in (["two.parquet"], ["probs.parquet", "-v"], ["unnamed.parquet"], ["text.parquet"]):
-        assert not re.search(r"--(logits|input|label)(?![\w-])", told(*words)), words
-
-
 @pytest.mark.parametrize(("ids", "kind"), [(list(map(str, range(30))), "string"), ([b"a"] * 30, "binary")])
 def test_keys_of_different_types_are_named(ids, kind, run, tmp_path):
     """The error for keys of different types has the types in both files."""
