@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.columns.arrow import plain_array, plain_type
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.metrics import RowMetrics, calibration_errors, finite, group_metrics
+from batchmax.evaluation.metrics import RowMetrics, calibration_errors, group_metrics
 from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS
 from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_totals import SequenceTotals
@@ -51,10 +51,10 @@ SEQUENCES, TOKENS, BYTES, TEXT_NLL, OF_SEQUENCES = 0, 1, 2, 3, 4
 the sequences that have a loss as a whole, the bytes of text and the sum of losses."""
 
 AS_INTEGERS = (
-    (pa.types.is_timestamp, pa.int64()),
-    (pa.types.is_duration, pa.int64()),
-    (pa.types.is_date64, pa.int64()),
-    (pa.types.is_time64, pa.int64()),
+    pa.types.is_timestamp,
+    pa.types.is_duration,
+    pa.types.is_date64,
+    pa.types.is_time64,
 )
 """Types that are looked up as integers, because their Python objects may lose nanoseconds."""
 
@@ -99,7 +99,7 @@ class Groups:
             raise UsageError(f"column {name!r} has type {kind}", where="--by", remedy="name a column of single values")
         self.name = name
         self._kind = _grouped_type(plain)
-        self._key_kind = next((key for is_kind, key in AS_INTEGERS if is_kind(plain)), self._kind)
+        self._key_kind = pa.int64() if any(is_kind(plain) for is_kind in AS_INTEGERS) else self._kind
         self._fields = (
             N_ROWS,
             *((N_TOKENS,) if nested else ()),
@@ -109,6 +109,7 @@ class Groups:
         self.schema = pa.schema([pa.field(name, self._kind), *self._fields])
         self.given = 0
         self.give: Callable[[pa.RecordBatch], None] | None = None
+        self._n_bins = n_bins
         width = BINS + 3 * n_bins
         n_counts = OF_SEQUENCES if nested else 0
         self._most = max(1, memory // SHARE // (8 * (width + n_counts) + VALUE_BYTES))
@@ -127,7 +128,7 @@ class Groups:
         for start in range(0, len(column), PIECE):
             codes = self._codes(column[start : start + PIECE])
             self._add(codes, some, slice(start, start + PIECE))
-            self._limit(codes)
+            self._limit(int(codes[-1]))
 
     def add_sequences(
         self, column: pa.Array, some: RowMetrics, lengths: Array, ended: SequenceTotals, n_bytes: Array
@@ -158,7 +159,7 @@ class Groups:
                 np.ones(len(scored)), ended.counts[whole], n_bytes[whole], np.where(scored, ended.sums[0, whole], 0.0)
             ], axis=1)  # fmt: skip
             np.add.at(self._counts, codes_of_whole, values)
-            self._limit(codes)
+            self._limit(int(codes[-1]))
 
     def _plain(self, column: pa.Array) -> pa.Array:
         column = plain_array(column)
@@ -171,8 +172,10 @@ class Groups:
         if pa.types.is_floating(self._kind):
             values = [NAN if value != value else value for value in values]  # noqa: PLR0124 - only NaN != itself
         new = [value for value in values if value not in self._numbers]
-        if new:
-            self._meet(new)
+        if self.given and new:
+            self._check_new(new)
+        for value in new:
+            self._numbers[value] = len(self._numbers)
         numbers = np.array([self._numbers[value] for value in values], np.int64)
         codes: Array = numbers[encoded.indices.to_numpy()]
         return codes
@@ -181,36 +184,22 @@ class Groups:
         rows = (some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted)
         kernels.tally_groups(*(array[piece] for array in rows), codes, self._sums)
 
-    def _limit(self, codes: Array) -> None:
-        """Write groups if there are too many, except the last row's group, which may continue."""
-        if len(self._numbers) > self._most:
-            self._make_room(int(codes[-1]))
-
     def table(self) -> pa.RecordBatch:
         """Return the groups in memory as a table, in order of first occurrence."""
-        return self._batch(list(self._numbers))
+        values = list(self._numbers)
+        starts = range(0, max(1, len(values)), PIECE)
+        return pa.concat_batches(self._batch(values[start : start + PIECE]) for start in starts)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of each group in memory, as in the JSON, the largest group first."""
-        values = list(self._numbers)
-        found = self._metrics(values)
-        columns = [[_plain(value) for value in self._texts(values)]]
-        for field in self._fields:
-            numbers = found[field.name].tolist()
-            columns.append(numbers if pa.types.is_integer(field.type) else list(map(finite, numbers)))
-        names = ("value", *(field.name for field in self._fields))
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        values = map(_plain, self._texts(list(self._numbers)))
+        metrics = self.table().select(range(1, len(self.schema))).to_pylist()
+        rows = [{"value": value, **found} for value, found in zip(values, metrics, strict=True)]
         return sorted(rows, key=lambda row: -row["n_rows"])
 
     def __len__(self) -> int:
         """Return the number of groups so far."""
         return self.given + len(self._numbers)
-
-    def _meet(self, values: list[Any]) -> None:
-        if self.given:
-            self._check_new(values)
-        for value in values:
-            self._numbers[value] = len(self._numbers)
 
     def _check_new(self, values: list[Any]) -> None:
         """Raise if the group of a value was already written."""
@@ -229,8 +218,10 @@ class Groups:
             remedy="sort the rows by it, or raise the limit: --memory-limit SIZE",
         )
 
-    def _make_room(self, last: int) -> None:
-        """Write all groups except the last row's, which may continue."""
+    def _limit(self, last: int) -> None:
+        """Write groups if there are too many, except the last row's group, which may continue."""
+        if len(self._numbers) <= self._most:
+            return
         kept = next(value for value, number in self._numbers.items() if number == last)
         done = [value for value, number in self._numbers.items() if number != last]
         if self.give is None:
@@ -265,16 +256,6 @@ class Groups:
                 remedy="sort the rows by it, or raise the limit: --memory-limit SIZE",
             )
 
-    def _metrics(self, values: list[Any]) -> dict[str, Array]:
-        numbers = np.array([self._numbers[value] for value in values], np.int64)
-        pieces = []
-        for start in range(0, max(1, len(numbers)), PIECE):
-            sums = self._sums[numbers[start : start + PIECE]]
-            bins = sums[:, BINS:].reshape(len(sums), -1, 3)
-            found = group_metrics(sums[:, :FIGURES]) | calibration_errors(bins)
-            pieces.append(found | self._counted(numbers[start : start + PIECE]))
-        return {field.name: np.concatenate([piece[field.name] for piece in pieces]) for field in self._fields}
-
     def _counted(self, numbers: Array) -> dict[str, Array]:
         """Return the counts of some groups."""
         if N_TOKENS not in self._fields:
@@ -286,11 +267,15 @@ class Groups:
         return {"n_rows": rows.astype(np.int64), "n_tokens": tokens.astype(np.int64), "bits_per_byte": bits}
 
     def _batch(self, values: list[Any]) -> pa.RecordBatch:
-        found = self._metrics(values)
+        """Return some groups as a table."""
+        numbers = np.array([self._numbers[value] for value in values], np.int64)
+        sums = self._sums[numbers]
+        bins = sums[:, BINS:].reshape(len(sums), self._n_bins, 3)
+        found = group_metrics(sums[:, :FIGURES]) | calibration_errors(bins) | self._counted(numbers)
         columns = [pa.array(values, self._key_kind).cast(self._kind)]
         for field in self._fields:
-            numbers = found[field.name]
-            columns.append(pa.array(numbers, field.type, mask=~np.isfinite(numbers)))
+            column = found[field.name]
+            columns.append(pa.array(column, field.type, mask=~np.isfinite(column)))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _texts(self, values: list[Any]) -> list[Any]:

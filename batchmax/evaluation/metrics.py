@@ -10,8 +10,7 @@ Guo et al. 2017, arXiv 1706.04599 (reliability diagrams); Brier 1950, for severa
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from batchmax.kernels.metric_sums import (
     SUPPORT,
     WEIGHT,
 )
+from batchmax.scoring.tally import finite
 
 Array = NDArray[Any]
 
@@ -68,36 +68,23 @@ class RowMetrics:
     counted: Array
 
 
-@dataclass(eq=False)
 class MetricSums:
     """Sums over all rows.
 
-    Attributes
+    Parameters
     ----------
     n_classes, top_k, n_bins
         The number of classes, the values of k for top-k accuracy, and the number of confidence bins.
     """
 
-    n_classes: int
-    top_k: tuple[int, ...]
-    n_bins: int
-    n_counted: int = 0
-    sums: Array = field(init=False)
-    tops: Array = field(init=False)
-    classes: Array = field(init=False)
-    confusion: Array = field(init=False)
-    bins: Array = field(init=False)
-    losses: Array = field(init=False)
-    confidences: Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Allocate the sums."""
-        k = self.n_classes
-        self.sums, self.tops, self.classes = np.zeros((FIGURES, 2)), np.zeros(len(self.top_k)), np.zeros((k, 4))
-        self.confusion = np.zeros((k, k) if k <= MOST_CONFUSED else (0, 0))
-        self.bins = np.zeros((self.n_bins, 3))
-        self.losses = np.zeros(LOSS_BINS, np.int64)
-        self.confidences = np.zeros((2, CONFIDENCE_BINS), np.int64)
+    def __init__(self, n_classes: int, top_k: tuple[int, ...], n_bins: int) -> None:
+        self.n_classes, self.top_k, self.n_bins = n_classes, top_k, n_bins
+        self.n_counted = 0
+        self.sums, self.tops, self.classes = np.zeros((FIGURES, 2)), np.zeros(len(top_k)), np.zeros((n_classes, 4))
+        self.confusion: Array = np.zeros((n_classes, n_classes) if n_classes <= MOST_CONFUSED else (0, 0))
+        self.bins = np.zeros((n_bins, 3))
+        self.losses: Array = np.zeros(LOSS_BINS, np.int64)
+        self.confidences: Array = np.zeros((2, CONFIDENCE_BINS), np.int64)
 
     @property
     def infinite_losses(self) -> int:
@@ -190,11 +177,6 @@ def calibration_errors(bins: Array) -> dict[str, Array]:
             "mce": np.where(total > 0, gaps.max(axis=1), np.nan),
             "rmsce": np.sqrt((weights * gaps * gaps).sum(axis=1) / total),
         }
-
-
-def finite(value: float) -> float | None:
-    """Return a number, or None if it is NaN or infinite."""
-    return float(value) if math.isfinite(value) else None
 
 
 def exact(value: float) -> float:
