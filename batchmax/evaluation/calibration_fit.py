@@ -7,6 +7,7 @@ is bracketed within fixed bounds, so the search can't diverge. Each step is a pa
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -35,13 +36,11 @@ NO_LOSS = 1e-12
 
 def fit_temperature(data: CalibrationRows) -> tuple[float, bool]:
     """Return the temperature with the smallest mean loss, and whether it is a bound of the search."""
-    known: dict[float, float] = {}
 
+    @functools.cache
     def slope(log_t: float) -> float:
         """Return the derivative of the mean loss by log beta; negative if a smaller temperature is better."""
-        if log_t not in known:
-            known[log_t] = data.mean(lambda matrix, labels: _slopes(matrix, labels, math.exp(-log_t)))
-        return known[log_t]
+        return data.mean(lambda matrix, labels: _slopes(matrix, labels, math.exp(-log_t)))
 
     before = slope(0.0)
     if before == 0.0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -306,14 +306,12 @@ class _EvaluationPass:
             self._groups[0].give = write
         # Counting uses one core, while the kernels compute the next rows on all of them.
         with ThreadPoolExecutor(1, "count") as counter:
-            counting: Future[None] | None = None
+            counting = counter.submit(lambda: None)
             for batch in row_batches(self._source, self._progress, self._warnings):
                 some = self._input.metrics(batch)
-                if counting is not None:
-                    counting.result()
-                counting = counter.submit(self._count, batch, some)
-            if counting is not None:
                 counting.result()
+                counting = counter.submit(self._count, batch, some)
+            counting.result()
         found = self._found()
         if gate is not None and (reason := gate.failure(found.metrics())):
             raise GateError(reason, where=", ".join(found.files))

@@ -34,13 +34,7 @@ SHARE = 3
 """Groups may take 1/SHARE of the memory, and hashes of written groups as much again."""
 NAN = float("nan")
 
-METRIC_FIELDS = (
-    pa.field("mean_loss", pa.float64()),
-    pa.field("perplexity", pa.float64()),
-    pa.field("accuracy", pa.float64()),
-    pa.field("brier", pa.float64()),
-    pa.field("ece", pa.float64()),
-)
+METRIC_FIELDS = [pa.field(name, pa.float64()) for name in ("mean_loss", "perplexity", "accuracy", "brier", "ece")]
 """The metrics of a group, in the order of the table."""
 N_ROWS, N_TOKENS = pa.field("n_rows", pa.int64()), pa.field("n_tokens", pa.int64())
 BITS_PER_BYTE = pa.field("bits_per_byte", pa.float64())

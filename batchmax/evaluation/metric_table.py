@@ -14,14 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA = pa.schema(
-    [
-        pa.field("scope", pa.string()),
-        pa.field("name", pa.string()),
-        pa.field("figure", pa.string()),
-        pa.field("value", pa.float64()),
-    ]
-)
+SCHEMA = pa.schema({"scope": pa.string(), "name": pa.string(), "figure": pa.string(), "value": pa.float64()})
 HEADLINE = (
     "n_rows",
     "n_classes",

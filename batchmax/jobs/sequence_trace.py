@@ -22,6 +22,7 @@ from batchmax.sources.chunks import limited
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
+from batchmax.sources.row_lookup import place_of
 from batchmax.sources.token_chunks import TokenChunk
 
 
@@ -74,7 +75,7 @@ def trace_sequence(inputs: list[str], row: int, options: ScoreOptions, progress:
         progress.assumed(source.job.assumed)
     stage = ScoreStage(source, progress)
     batches = [stage(chunk, Buffers()).batch for chunk in _chunks(source, row)]
-    return SequenceTrace(_file_of(source, row), row, pa.Table.from_batches(batches).to_pylist()[0])
+    return SequenceTrace(place_of(source.files, row)[0], row, pa.Table.from_batches(batches).to_pylist()[0])
 
 
 def read_token(inputs: list[str], row: int, token: int, options: ScoreOptions) -> tuple[str, pa.RecordBatch, Job]:
@@ -104,11 +105,3 @@ def _chunks(source: ParquetSource, row: int) -> Iterator[TokenChunk]:
     parts = plan_parts(source.group_rows(), source.row_bytes)
     chunks = source.chunks(parts, ReadPlan(source.job.columns_read), row)
     return limited(cast("Iterator[TokenChunk]", chunks), 1)
-
-
-def _file_of(source: ParquetSource, row: int) -> str:
-    for file in source.files:
-        if row < file.metadata.num_rows:
-            return file.path
-        row -= file.metadata.num_rows
-    return ""

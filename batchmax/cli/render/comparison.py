@@ -28,7 +28,7 @@ def show(found: Comparison) -> None:
             ("rows", _rows(found)),
             *_losses(found),
             *_flips(found),
-            ("agreement", _share(found.agreement, "of predictions")),
+            ("agreement", ABSENT if found.agreement is None else f"{100 * found.agreement:.6g} % of predictions"),
             ("mean KL(A‖B)", _divergence(found)),
             ("time", duration(found.seconds)),
         ]
@@ -87,7 +87,7 @@ def _flips(found: Comparison) -> list[tuple[str, str]]:
     return [
         ("accuracy", _change(found.accuracy_a, found.accuracy_b, found.accuracy_b - found.accuracy_a)),
         ("flips", flips),
-        ("  McNemar", f"p = {_short(found.mcnemar_p)} ({found.mcnemar_method})"),
+        ("  McNemar", f"p = {found.mcnemar_p:.3g} ({found.mcnemar_method})"),
     ]
 
 
@@ -106,14 +106,6 @@ def _change(a: float | None, b: float | None, change: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return ABSENT if value is None else f"{value:+.4g}" if value else "0"
-
-
-def _short(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.3g}"
-
-
-def _share(value: float | None, what: str) -> str:
-    return ABSENT if value is None else f"{100 * value:.6g} % {what}"
 
 
 def _show_moved(found: Comparison) -> None:

@@ -36,6 +36,7 @@ from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.text import quantity
 from batchmax.sources.parquet_source import Source
+from batchmax.sources.row_lookup import place_of
 
 READING_SHARE = 0.75
 """Memory of reading relative to the estimate for a job that also writes. The largest measured share was two thirds."""
@@ -277,7 +278,7 @@ def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source
         return
     at = uneven[0]
     (file_a, row_a), (file_b, row_b) = (
-        place(source, rows[at]) for source, rows in zip((a, b), pairs.rows, strict=True)
+        place_of(source.files, rows[at]) for source, rows in zip((a, b), pairs.rows, strict=True)
     )
     in_a, in_b = (int(lengths[at]) for lengths in pairs.lengths)
     what = f"{quantity(in_a, 'token')}, and {in_b:,} in {file_b} (row {row_b:,})"
@@ -296,7 +297,9 @@ def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source
 def _different_labels(metrics: PairMetrics, a: Source, b: Source) -> DataError:
     assert metrics.first_difference is not None  # noqa: S101 - checked by the caller
     *numbers, token = metrics.first_difference
-    (file_a, row_a), (file_b, row_b) = (place(*pair) for pair in zip((a, b), numbers, strict=True))
+    (file_a, row_a), (file_b, row_b) = (
+        place_of(source.files, number) for source, number in zip((a, b), numbers, strict=True)
+    )
     unit, at = ("row", "") if token is None else ("token", f", token {token:,}")
     many = metrics.different_labels > 1
     count = f"{metrics.different_labels:,} of {metrics.counted:,} {unit}s have" if many else f"a {unit} has"
@@ -305,15 +308,6 @@ def _different_labels(metrics: PairMetrics, a: Source, b: Source) -> DataError:
         where=file_a,
         remedy="pair rows by a column of unique values: --key COLUMN; or use the labels of one: --labels-from a",
     )
-
-
-def place(source: Source, number: int) -> tuple[str, int]:
-    """Return the file of a row that is numbered over all files, and the row's number in it."""
-    for file in source.files:
-        if number < file.metadata.num_rows:
-            return file.path, number
-        number -= file.metadata.num_rows
-    return "the stream", number
 
 
 def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list[dict[str, Any]]:
@@ -326,7 +320,7 @@ def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list
     found = []
     for row in rows:
         a, b = row.pop("number_a"), row.pop("number_b")
-        (file, at), (file_b, at_b) = place(of_a, a), place(of_b, b)
+        (file, at), (file_b, at_b) = place_of(of_a.files, a), place_of(of_b.files, b)
         for name in ("label", "pred_a", "pred_b"):
             if classes is not None and row[name] is not None:
                 row[name] = classes[row[name]]

@@ -149,12 +149,8 @@ class Comparison(CommandResult):
         ]
         self.mean_loss_a, self.mean_loss_b = means
         if None not in means:
-            found = pairs.differences.interval()
-            self.mean_loss_change, self.mean_loss_change_low, self.mean_loss_change_high = (
-                found.mean,
-                found.low,
-                found.high,
-            )
+            interval = pairs.differences.interval()
+            self.mean_loss_change, self.mean_loss_change_low, self.mean_loss_change_high, _ = interval
         for name, infinite in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b)):
             if infinite:
                 rows = infinite_losses(infinite, "token" if pairs.of_tokens else "row")

@@ -110,10 +110,22 @@ class RowPairs:
             return
         wanted.sort()
         b = self._keep(wanted)
-        with self._cursor(0, by_number(partner)) as of_a:
+        yield from self._with_kept(by_number(partner), wanted, b)
+
+    def _with_kept(self, order_a: Order, keys: Array, b: Side | None) -> Iterator[tuple[Side, Side]]:
+        """Yield pairs of rows of a and the rows of b in memory that have the same key; ``keys`` are those of b.
+
+        ``b`` is None if there are no such rows; a is read all the same, because the order counts its sequences.
+        """
+        with self._cursor(0, order_a) as of_a:
             while of_a.fill():
-                partners_here = number_values(of_a.keys)[of_a.at :]
-                yield of_a.next(of_a.left), b.some(np.searchsorted(wanted, partners_here))
+                if b is None:
+                    of_a.skip()
+                    continue
+                wanted = number_values(of_a.keys)[of_a.at :]
+                at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+                rows = np.flatnonzero(keys[at] == wanted)
+                yield of_a.next(of_a.left, rows), b.some(at[rows])
 
     def _merged(self, order_a: Order, order_b: Order) -> Iterator[tuple[Side, Side]]:
         """Yield pairs of rows whose keys ascend in both inputs."""
@@ -144,7 +156,7 @@ class RowPairs:
                 rows = of_b.left
                 start, end = np.searchsorted(wanted, [first, first + rows])
                 some = of_b.next(rows, wanted[start:end] - first)
-                for name, array in some.arrays().items():
+                for name, array in vars(some).items():
                     if name not in kept:
                         kept[name] = None if array is None else np.empty((len(wanted), *array.shape[1:]), array.dtype)
                     if array is not None:
