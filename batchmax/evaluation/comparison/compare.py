@@ -30,7 +30,7 @@ from batchmax.evaluation.row_stream import open_rows, refuse_bytes
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.threads import use_threads
 from batchmax.options.input_options import InputKind, InputOptions
-from batchmax.options.parsing import check_type, refuse
+from batchmax.options.parsing import check_at_least, check_type, refuse
 from batchmax.options.score_options import resolve_options
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.progress import Progress
@@ -123,7 +123,9 @@ def compare(
         class_weights=options.class_weights,
         label_smoothing=options.label_smoothing,
     )
-    _check(worst, labels_from)
+    check_type("worst", worst, int)
+    check_at_least("--worst", worst, 0)
+    check_type("labels_from", labels_from, WhoseLabels | None)
     of_a = _open(a, _with_labels(options, labels_from, "a"), key)
     given_b = {"logits": logits_b, "input": input_b, "label": label_b}
     own: dict[str, Any] = {name: value for name, value in given_b.items() if value is not None}
@@ -173,13 +175,6 @@ def compare(
     if gate is not None:
         found.check(gate)
     return found
-
-
-def _check(worst: int, labels_from: WhoseLabels | None) -> None:
-    check_type("worst", worst, int)
-    if worst < 0:
-        raise UsageError(f"{worst} is less than 0", where="--worst")
-    check_type("labels_from", labels_from, WhoseLabels | None)
 
 
 @contextlib.contextmanager
@@ -244,10 +239,10 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
             remedy="choose whose labels to use: --labels-from a, or b",
         )
     if key is not None:
-        for source, name in zip((a, b), names, strict=True):
-            check_key(source.schema, key, name)
-            refuse_as_class(source.job.logits, "--key", [key])
         types = [source.schema.field(key).type for source in (a, b)]
+        for source, kind, name in zip((a, b), types, names, strict=True):
+            check_key(kind, key, name)
+            refuse_as_class(source.job.logits, "--key", [key])
         if comparable_type(types[0]) != comparable_type(types[1]):
             words = [type_text(kind) for kind in types]
             raise UsageError(

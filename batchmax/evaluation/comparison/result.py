@@ -182,42 +182,36 @@ class Comparison(CommandResult):
     def metrics(self) -> dict[str, Figure]:
         """Return the metrics that a condition can name."""
         no_pairs = "" if self.n_rows else "there are no pairs of rows"
-        compared = self.n_compared
         all_bad = "the only pair has a bad row" if self.n_rows == 1 else f"all {self.n_rows:,} pairs have a bad row"
         if self.tokens_only_a is not None:
             all_bad = "all pairs of tokens have a bad one" if self.bad_rows else "there are no pairs of tokens"
-        not_compared = no_pairs or ("" if compared else all_bad)
+        not_compared = no_pairs or ("" if self.n_compared else all_bad)
         no_loss = "" if self.n_judged else not_compared or "no pair has a loss in both inputs"
         if self.infinite_losses_a is None:
             no_loss = NO_LABELS
         no_classes = "labels are distributions, which have no class" if self.accuracy_a is None else ""
-        infinite = [
+        infinite_a, infinite_b = (
             f"{side} has {quantity(count, 'infinite loss')}" if count else ""
             for side, count in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b))
-        ]
+        )
         one_pair = "an interval needs at least two pairs" if self.n_judged < 2 else ""
         no_kl = self._infinite("divergence") if self.infinite_kl else ""
-        losses = {f"mean_loss_{side}": (no_loss, infinite[place]) for place, side in enumerate("ab")}
-        reasons: dict[str, tuple[str, ...]] = {
-            **dict.fromkeys(("only_a", "only_b"), ("",)),
-            **dict.fromkeys(OF_TOKENS, (no_pairs,)),
-            "bad_rows": (no_pairs,),
-            **losses,
-            "mean_loss_change": (no_loss, *infinite),
-            **dict.fromkeys(("mean_loss_change_low", "mean_loss_change_high"), (no_loss, *infinite, one_pair)),
-            **dict.fromkeys(("infinite_losses_a", "infinite_losses_b"), (no_loss,)),
-            **dict.fromkeys(
-                ("accuracy_a", "accuracy_b", "right_to_wrong", "wrong_to_right", "mcnemar_p"), (no_loss, no_classes)
-            ),
-            "agreement": (not_compared,),
-            "mean_kl": (not_compared, no_kl),
-            "infinite_kl": (not_compared,),
-            "bytes_read": ("" if self.files_a and self.files_b else "the size of a stream is not known",),
+        reasons = {
+            ("only_a",): ("" if self.n_rows + self.only_a else "a has no rows",),
+            ("only_b",): ("" if self.n_rows + self.only_b else "b has no rows",),
+            ("bad_rows", *OF_TOKENS): (no_pairs,),
+            ("mean_loss_a",): (no_loss, infinite_a),
+            ("mean_loss_b",): (no_loss, infinite_b),
+            ("mean_loss_change",): (no_loss, infinite_a, infinite_b),
+            ("mean_loss_change_low", "mean_loss_change_high"): (no_loss, infinite_a, infinite_b, one_pair),
+            ("infinite_losses_a", "infinite_losses_b"): (no_loss,),
+            ("accuracy_a", "accuracy_b", "right_to_wrong", "wrong_to_right", "mcnemar_p"): (no_loss, no_classes),
+            ("agreement", "infinite_kl"): (not_compared,),
+            ("mean_kl",): (not_compared, no_kl),
+            ("bytes_read",): ("" if self.files_a and self.files_b else "the size of a stream is not known",),
         }
-        for side in "ab":
-            if not self.n_rows + getattr(self, f"only_{side}"):
-                reasons[f"only_{side}"] = (f"{side} has no rows",)
-        return {name: figure(getattr(self, name), *reasons.get(name, ())) for name in COMPARISON_NAMES}
+        by_name = {name: some for names, some in reasons.items() for name in names}
+        return {name: figure(getattr(self, name), *by_name.get(name, ())) for name in COMPARISON_NAMES}
 
     def _infinite(self, what: str) -> str:
         have = "has" if self.infinite_kl == 1 else "have"
@@ -225,9 +219,8 @@ class Comparison(CommandResult):
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a dictionary, with the names of the JSON."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        values["moved"] = [{name: _finite(value) for name, value in row.items()} for row in self.moved]
-        return values
+        moved = [{name: _finite(value) for name, value in row.items()} for row in self.moved]
+        return {**vars(self), "moved": moved}
 
 
 COMPARISON_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
