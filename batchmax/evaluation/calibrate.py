@@ -18,6 +18,7 @@ from batchmax import __version__
 from batchmax.errors import UsageError
 from batchmax.evaluation.calibration_fit import fit_scale_and_bias, fit_temperature
 from batchmax.evaluation.calibration_rows import CalibrationRows, Scaling
+from batchmax.evaluation.metrics import check_bins
 from batchmax.options.gates import infinite_losses
 from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import resolve_options
@@ -149,6 +150,7 @@ def calibrate(
     started = time.monotonic()
     if method not in {"temperature", "vector"}:
         raise UsageError(f"unknown method {method!r}", where="--method", remedy="choose temperature or vector")
+    check_bins(bins)
     file = None if out is None else TextFile(out, (".json",), if_exists or "error", options.storage_options)
     data = CalibrationRows(src, options, holdout, seed, progress)
     job, files = data.source.job, [file.path for file in data.source.files]

@@ -19,7 +19,7 @@ from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
-from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics
+from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics, check_bins
 from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
@@ -35,7 +35,6 @@ from batchmax.scoring.tally import Tally, named_counts
 from batchmax.sinks.table_file import table_output, table_sink
 from batchmax.sources.token_chunks import TokenChunk
 
-MOST_BINS = 1000
 MOST_LISTED = 10_000
 """Largest number of groups that a result lists."""
 
@@ -261,8 +260,7 @@ class _EvaluationPass:
     ) -> None:
         self._started = time.monotonic()
         self._progress = progress
-        if not isinstance(bins, int) or not 1 <= bins <= MOST_BINS:
-            raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+        check_bins(bins)
         columns = list(dict.fromkeys(names_of("by", by)))
         self._input = LabeledInput(src, options, columns, sample_weight)
         self._source = self._input.source

@@ -44,12 +44,7 @@ SEQUENCES, TOKENS, BYTES, TEXT_NLL, OF_SEQUENCES = 0, 1, 2, 3, 4
 """Positions in the sums of a group of sequences: the number of sequences, the number of tokens with a loss, and, over
 the sequences that have a loss as a whole, the bytes of text and the sum of losses."""
 
-AS_INTEGERS = (
-    pa.types.is_timestamp,
-    pa.types.is_duration,
-    pa.types.is_date64,
-    pa.types.is_time64,
-)
+AS_INTEGERS = pa.types.is_timestamp, pa.types.is_duration, pa.types.is_date64, pa.types.is_time64
 """Types that are looked up as integers, because their Python objects may lose nanoseconds."""
 
 

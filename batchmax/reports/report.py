@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.evaluate import MOST_BINS, Evaluation, evaluate
+from batchmax.evaluation.evaluate import Evaluation, evaluate
+from batchmax.evaluation.metrics import check_bins
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches, rows_in
 from batchmax.evaluation.worst_rows import NEEDED, WorstRows
 from batchmax.jobs.pipeline import report_source
@@ -351,8 +352,7 @@ def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
             where="--worst",
             remedy=f"give a number from 0 to {MOST_WORST}; or: batchmax show --worst {worst}",
         )
-    if not 1 <= bins <= MOST_BINS:
-        raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+    check_bins(bins)
 
 
 def _check_row(source: Source, row: int | None) -> None:

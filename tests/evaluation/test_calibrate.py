@@ -158,6 +158,13 @@ def test_a_reader_is_refused():
         batchmax.calibrate(table_of(*drawn(50)).to_reader())
 
 
+@pytest.mark.parametrize("bins", [0, -1, 1001, 2.5])
+def test_the_number_of_bins_is_checked(bins):
+    """A number of bins that isn't from 1 to 1000 is rejected."""
+    with pytest.raises(UsageError, match=r"--bins: .* is out of range; give a number from 1 to 1000"):
+        batchmax.calibrate(table_of(*drawn(50)), bins=bins)
+
+
 def test_odd_rows_are_left_out():
     """Ignored, unlabelled, masked and dropped bad rows are counted, but don't affect the fit."""
     logits, labels = drawn(1000, factor=2.0)
