@@ -53,10 +53,10 @@ class Calibration(CommandResult):
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.calibrate("data/digits.parquet", method="temperature")
-    >>> found.n_fit + found.n_holdout
+    >>> result = batchmax.calibrate("data/digits.parquet", method="temperature")
+    >>> result.n_fit + result.n_holdout
     899
-    >>> 0.5 < found.temperature < 2, found.at_bound
+    >>> 0.5 < result.temperature < 2, result.at_bound
     (True, False)
     """
 
@@ -142,7 +142,7 @@ def calibrate(
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.calibrate("data/digits.parquet", "calibration.json")
+    >>> result = batchmax.calibrate("data/digits.parquet", "calibration.json")
     >>> summary = batchmax.score("data/digits.parquet", "scored.parquet", calibration="calibration.json")
     """
     options = resolve_options(InputOptions, options, given)
@@ -189,7 +189,7 @@ def calibrate(
     nll_after, ece_after = data.errors(bins, scaling)
     for warning in warnings:
         progress.warn(warning)
-    found = Calibration(
+    result = Calibration(
         method=method,
         temperature=temperature,
         scale=None if scaling.scale is None else scaling.scale.tolist(),
@@ -214,5 +214,5 @@ def calibrate(
         unit=unit,
     )
     if file is not None:
-        file.write(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
-    return found
+        file.write(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    return result

@@ -205,5 +205,5 @@ def _split_mix(seed: NDArray[np.uint64], n: Any) -> NDArray[np.uint64]:
         x = seed + (n + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        found: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
-    return found
+        bits: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
+    return bits

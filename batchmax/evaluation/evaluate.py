@@ -83,12 +83,12 @@ class Evaluation(CommandResult):
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.evaluate("data/digits.parquet")
-    >>> found.top_k_accuracy
+    >>> result = batchmax.evaluate("data/digits.parquet")
+    >>> result.top_k_accuracy
     {'5': 0.99...}
-    >>> found.per_class[0]["support"]
+    >>> result.per_class[0]["support"]
     89
-    >>> found.to_json()
+    >>> result.to_json()
     '{"n_rows": 899, ...}'
     """
 
@@ -230,8 +230,8 @@ def evaluate(
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.evaluate("data/digits.parquet", bins=10)
-    >>> round(found.accuracy, 3), round(found.brier, 3)
+    >>> result = batchmax.evaluate("data/digits.parquet", bins=10)
+    >>> round(result.accuracy, 3), round(result.brier, 3)
     (0.966, 0.049)
     """
     options = resolve_options(InputOptions, options, given)
@@ -241,10 +241,10 @@ def evaluate(
         return job.run(gate)
     output = table_output(out, if_exists or "error", job.inputs, options.storage_options)
     with table_sink(output, job.schema) as sink:
-        found = job.run(gate, sink.write)
-        sink.write(job.table(found))
+        result = job.run(gate, sink.write)
+        sink.write(job.table(result))
         sink.publish()
-    return found
+    return result
 
 
 class _EvaluationPass:
@@ -285,11 +285,11 @@ class _EvaluationPass:
         """The columns of the table of metrics."""
         return self._groups[0].schema if len(self._groups) == 1 else SCHEMA
 
-    def table(self, found: Evaluation) -> pa.RecordBatch:
+    def table(self, result: Evaluation) -> pa.RecordBatch:
         """Return the metrics as a table, without the groups that were already written."""
         if len(self._groups) == 1:
             return self._groups[0].table()
-        return metric_rows(found.as_dict() | {"slices": {group.name: group.metrics() for group in self._groups}})
+        return metric_rows(result.as_dict() | {"slices": {group.name: group.metrics() for group in self._groups}})
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
         """Read every row; ``write`` receives groups that don't fit in memory."""
@@ -310,10 +310,10 @@ class _EvaluationPass:
                 counting.result()
                 counting = counter.submit(self._count, batch, some)
             counting.result()
-        found = self._found()
-        if gate is not None and (reason := gate.failure(found.metrics())):
-            raise GateError(reason, where=", ".join(found.files))
-        return found
+        result = self._result()
+        if gate is not None and (reason := gate.failure(result.metrics())):
+            raise GateError(reason, where=", ".join(result.files))
+        return result
 
     def _count(self, batch: RowBatch, some: RowMetrics) -> None:
         chunk, status = batch.chunk, batch.scores.status
@@ -328,18 +328,18 @@ class _EvaluationPass:
     def _count_sequences(self, chunk: TokenChunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
         nll, tokens, name = some.rows.nll, chunk.tokens, self._source.job.options.bytes
         self._tally.add(status, nll, nll)
-        ended = self._sequences.add(tokens, status, (nll,)).first(tokens.n_ended)
-        self._tally.add_sequences(ended.status)
-        n_bytes = np.zeros(len(ended.status), np.int64)
+        totals = self._sequences.add(tokens, status, (nll,)).first(tokens.n_ended)
+        self._tally.add_sequences(totals.status)
+        n_bytes = np.zeros(len(totals.status), np.int64)
         if name is not None:
-            n_bytes = text_bytes(chunk, name, ended)
-            self._tally.add_text(n_bytes, ended.sums[0], ended.is_scored)
+            n_bytes = text_bytes(chunk, name, totals)
+            self._tally.add_text(n_bytes, totals.sums[0], totals.is_scored)
         for group in self._groups:
-            group.add_sequences(column_array(tokens.rows, group.name), some, tokens.lengths, ended, n_bytes)
+            group.add_sequences(column_array(tokens.rows, group.name), some, tokens.lengths, totals, n_bytes)
 
-    def _found(self) -> Evaluation:
+    def _result(self) -> Evaluation:
         source, job, tally = self._source, self._source.job, self._tally
-        found = Evaluation(
+        result = Evaluation(
             n_rows=tally.rows,
             n_classes=job.n_classes,
             classes=None if job.classes is None else list(job.classes),
@@ -354,34 +354,34 @@ class _EvaluationPass:
             notes=list(job.notes),
         )
         if job.nesting is not None:
-            found.n_tokens, found.token_status_counts = tally.judged, named_counts(tally.statuses)
-            found.bits_per_token, found.bits_per_byte = tally.bits()
+            result.n_tokens, result.token_status_counts = tally.judged, named_counts(tally.statuses)
+            result.bits_per_token, result.bits_per_byte = tally.bits()
         counts = self._counts
         for name, value in counts.metrics().items():
-            setattr(found, name, value)
+            setattr(result, name, value)
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
-        found.losses = {"edges": edges, "counts": counts.losses.tolist()}
+        result.losses = {"edges": edges, "counts": counts.losses.tolist()}
         if self._input.has_soft_targets:
-            found.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
+            result.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
-            found.bins, found.per_class = counts.reliability(), counts.per_class(job.classes)
-            found.confusion = counts.confusion_matrix()
+            result.bins, result.per_class = counts.reliability(), counts.per_class(job.classes)
+            result.confusion = counts.confusion_matrix()
             wrong, right = counts.confidences.tolist()
             widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
-            found.confidences = {"edges": widths, "right": right, "wrong": wrong}
+            result.confidences = {"edges": widths, "right": right, "wrong": wrong}
         for group in self._groups:
             listed = not group.given and len(group) <= MOST_LISTED
-            found.slices[group.name] = group.metrics() if listed else []
+            result.slices[group.name] = group.metrics() if listed else []
             if not listed:
                 where = "they are in the table" if self._writes else "to write them to a file: -o groups.parquet"
-                found.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
-        if rows := infinite_losses(found.infinite_losses, "row" if job.nesting is None else "token"):
-            found.warnings.append(f"{rows}, because a class of the label has logit -inf; the mean loss is not defined")
-        found.warnings[:0] = self._warnings
-        for warning in found.warnings:
+                result.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
+        if rows := infinite_losses(result.infinite_losses, "row" if job.nesting is None else "token"):
+            result.warnings.append(f"{rows}, because a class of the label has logit -inf; the mean loss is not defined")
+        result.warnings[:0] = self._warnings
+        for warning in result.warnings:
             self._progress.warn(warning)
-        found.warnings[:0] = source.warnings
-        return found
+        result.warnings[:0] = source.warnings
+        return result
 
 
 def _top_k(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]:

@@ -120,7 +120,7 @@ class Groups:
             self._limit(int(codes[-1]))
 
     def add_sequences(
-        self, column: pa.Array, some: RowMetrics, lengths: Array, ended: SequenceTotals, n_bytes: Array
+        self, column: pa.Array, some: RowMetrics, lengths: Array, totals: SequenceTotals, n_bytes: Array
     ) -> None:
         """Add sequences and their tokens, grouped by this column's values.
 
@@ -132,7 +132,7 @@ class Groups:
             The tokens.
         lengths
             The number of these tokens in each sequence.
-        ended, n_bytes
+        totals, n_bytes
             The totals of the first sequences, which end with these tokens, and the bytes of their text.
         """
         column = self._plain(column)
@@ -142,10 +142,10 @@ class Groups:
             here = lengths[start : start + PIECE]
             self._add(np.repeat(codes, here), some, slice(first, first + int(here.sum())))
             first += int(here.sum())
-            whole = slice(start, min(start + PIECE, len(ended.status)))
-            scored, codes_of_whole = ended.is_scored[whole], codes[: max(0, whole.stop - start)]
+            whole = slice(start, min(start + PIECE, len(totals.status)))
+            scored, codes_of_whole = totals.is_scored[whole], codes[: max(0, whole.stop - start)]
             values = np.stack([
-                np.ones(len(scored)), ended.counts[whole], n_bytes[whole], np.where(scored, ended.sums[0, whole], 0.0)
+                np.ones(len(scored)), totals.counts[whole], n_bytes[whole], np.where(scored, totals.sums[0, whole], 0.0)
             ], axis=1)  # fmt: skip
             np.add.at(self._counts, codes_of_whole, values)
             self._limit(int(codes[-1]))
@@ -183,7 +183,7 @@ class Groups:
         """Return the metrics of each group in memory, as in the JSON, the largest group first."""
         values = map(_plain, self._texts(list(self._numbers)))
         metrics = self.table().select(range(1, len(self.schema))).to_pylist()
-        rows = [{"value": value, **found} for value, found in zip(values, metrics, strict=True)]
+        rows = [{"value": value, **row} for value, row in zip(values, metrics, strict=True)]
         return sorted(rows, key=lambda row: -row["n_rows"])
 
     def __len__(self) -> int:
@@ -260,10 +260,10 @@ class Groups:
         numbers = np.array([self._numbers[value] for value in values], np.int64)
         sums = self._sums[numbers]
         bins = sums[:, BINS:].reshape(len(sums), self._n_bins, 3)
-        found = group_metrics(sums[:, :FIGURES]) | calibration_errors(bins) | self._counted(numbers)
+        metrics = group_metrics(sums[:, :FIGURES]) | calibration_errors(bins) | self._counted(numbers)
         columns = [pa.array(values, self._key_kind).cast(self._kind)]
         for field in self._fields:
-            column = found[field.name]
+            column = metrics[field.name]
             columns.append(pa.array(column, field.type, mask=~np.isfinite(column)))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 

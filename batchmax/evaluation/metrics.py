@@ -102,8 +102,8 @@ class MetricSums:
         """Return the headline metrics."""
         sums = self.sums.sum(axis=1)
         weight = sums[WEIGHT]
-        found = group_metrics(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
-        return {name: finite(float(values[0])) for name, values in found.items()} | {
+        metrics = group_metrics(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
+        return {name: finite(float(values[0])) for name, values in metrics.items()} | {
             "log_likelihood": None if sums[INFINITE] or not self.n_counted else finite(-sums[LOSS]),
             "top_k_accuracy": {str(k): _ratio(top, weight) for k, top in zip(self.top_k, self.tops, strict=True)},
         }

@@ -161,7 +161,7 @@ def rows_in(source: Source) -> int | None:
 def schema_of(src: Any, options: InputOptions) -> pa.Schema:
     """Return the schema of a table or of the first file, without opening the source; of other streams an empty one."""
     if hasattr(src, "__arrow_c_stream__"):
-        found = getattr(src, "schema", None)
-        return found if isinstance(found, pa.Schema) else pa.schema([])
+        schema = getattr(src, "schema", None)
+        return schema if isinstance(schema, pa.Schema) else pa.schema([])
     first = find_files(paths_of(src), options.storage_options)[0]
     return arrow_schema(open_file(first, options.storage_options))

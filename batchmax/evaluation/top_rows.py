@@ -54,10 +54,10 @@ class TopRows:
         if not len(rows):
             return
         rows = rows[_descending(values[rows])[: self._n]]
-        found = pa.Table.from_arrays(list(columns_of(rows)), schema=self.table.schema)
+        added = pa.Table.from_arrays(list(columns_of(rows)), schema=self.table.schema)
         both = np.concatenate([self._values, values[rows]])
         order = _descending(both)[: self._n]
-        self.table = pa.concat_tables([self.table, found]).take(pa.array(order)).combine_chunks()
+        self.table = pa.concat_tables([self.table, added]).take(pa.array(order)).combine_chunks()
         self._values = both[order]
         if self.table.nbytes > self._limit:
             raise UsageError(

@@ -25,13 +25,13 @@ NARROWEST = 8
 """Smallest width to which the last column is truncated."""
 
 
-def show(found: Any) -> None:
+def show(result: Any) -> None:
     """Print the rows, the largest loss first: the table of ``worst_rows``."""
     console = tables.console()
-    if not found.num_rows:
+    if not result.num_rows:
         console.print("no row has a loss")
         return
-    own = list(plain_columns(found))
+    own = list(plain_columns(result))
     files = own[0].values
     common = os.path.commonpath(files) if len({os.path.isabs(file) for file in files}) == 1 else ""  # noqa: PTH117
     if common:

@@ -109,8 +109,8 @@ def compare(
     >>> import pyarrow as pa
     >>> a = pa.table({"logits": [[2.0, 0.0], [0.0, 1.0]], "label": [0, 0]})
     >>> b = pa.table({"logits": [[2.0, 0.0], [1.0, 0.0]]})
-    >>> found = batchmax.compare(a, b)
-    >>> found.wrong_to_right, round(found.mean_loss_change, 3)
+    >>> result = batchmax.compare(a, b)
+    >>> result.wrong_to_right, round(result.mean_loss_change, 3)
     (1, -0.5)
     """
     started = time.monotonic()
@@ -148,7 +148,7 @@ def compare(
             metrics.add(rows_of_a, rows_of_b)
     if metrics.first_difference is not None:
         raise _different_labels(metrics, of_a, of_b)
-    found = Comparison(
+    result = Comparison(
         files_a=[file.path for file in of_a.files],
         files_b=[file.path for file in of_b.files],
         unified_a=list(of_a.unified),
@@ -160,21 +160,21 @@ def compare(
         bytes_read=(of_a.size or 0) + (of_b.size or 0),
         version=__version__,
     )
-    found.count(metrics)
+    result.count(metrics)
     if isinstance(pairs, TokenPairs) and pairs.sequences is not None:
-        found.count_sequences(pairs.sequences)
-        _check_lengths(pairs.sequences, found, of_a, of_b)
-    found.moved = _moved(metrics.moved, of_a, of_b, key)
-    found.seconds = round(time.monotonic() - started, 3)
+        result.count_sequences(pairs.sequences)
+        _check_lengths(pairs.sequences, result, of_a, of_b)
+    result.moved = _moved(metrics.moved, of_a, of_b, key)
+    result.seconds = round(time.monotonic() - started, 3)
     doubts = pairs.warnings[0], map(_for_b, pairs.warnings[1])
     for name, texts in zip("ab", doubts, strict=True):
-        found.warnings += [f"{name}: {text}" for text in dict.fromkeys(texts)]
-    for text in found.warnings:
+        result.warnings += [f"{name}: {text}" for text in dict.fromkeys(texts)]
+    for text in result.warnings:
         progress.warn(text)
-    found.warnings[:0] = [f"{name}: {text}" for name, one in zip("ab", sources, strict=True) for text in one.warnings]
+    result.warnings[:0] = [f"{name}: {text}" for name, one in zip("ab", sources, strict=True) for text in one.warnings]
     if gate is not None:
-        found.check(gate)
-    return found
+        result.check(gate)
+    return result
 
 
 @contextlib.contextmanager
@@ -190,7 +190,7 @@ def _named_for_b(shared: Collection[str]) -> Iterator[None]:
 
 def _for_b(text: str, shared: Collection[str] = ()) -> str:
     """Return a text about b with options, except the shared ones, renamed to their ``-b`` forms."""
-    return OPTIONS_OF_B.sub(lambda found: found[0] if found[1] in shared else f"{found[0]}-b", text)
+    return OPTIONS_OF_B.sub(lambda match: match[0] if match[1] in shared else f"{match[0]}-b", text)
 
 
 def _with_labels(options: InputOptions, labels_from: WhoseLabels | None, name: str) -> InputOptions:
@@ -260,7 +260,7 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
         )
 
 
-def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source) -> None:
+def _check_lengths(pairs: SequencePairs, result: Comparison, a: Source, b: Source) -> None:
     """Check that paired sequences have equal numbers of tokens: raise without a key, warn with one.
 
     Raises
@@ -277,13 +277,13 @@ def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source
     )
     in_a, in_b = (int(lengths[at]) for lengths in pairs.lengths)
     what = f"{quantity(in_a, 'token')}, and {in_b:,} in {file_b} (row {row_b:,})"
-    if found.key is None:
+    if result.key is None:
         raise DataError(
             f"row {row_a:,} has {what}",
             where=file_a,
             remedy="pair rows by a column of unique values: --key COLUMN",
         )
-    found.warnings.append(
+    result.warnings.append(
         f"{quantity(len(uneven), 'sequence has', 'sequences have')} a different number of tokens in b; tokens without "
         f"a partner are left out; the first is row {row_a:,} of {file_a}: {what}"
     )
@@ -312,7 +312,7 @@ def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list
     keys: dict[int, int | str] = {}
     if key is not None:
         keys = values_at(of_a.files, key, [row["number_a"] for row in rows], of_a.job.options.memory_limit)
-    found = []
+    result = []
     for row in rows:
         a, b = row.pop("number_a"), row.pop("number_b")
         (file, at), (file_b, at_b) = place_of(of_a.files, a), place_of(of_b.files, b)
@@ -320,5 +320,5 @@ def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list
             if classes is not None and row[name] is not None:
                 row[name] = classes[row[name]]
         token = {"token": row.pop("token")} if "token" in row else {}
-        found.append({"file": file, "row": at, "file_b": file_b, "row_b": at_b, **token, "key": keys.get(a), **row})
-    return found
+        result.append({"file": file, "row": at, "file_b": file_b, "row_b": at_b, **token, "key": keys.get(a), **row})
+    return result

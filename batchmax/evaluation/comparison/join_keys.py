@@ -116,16 +116,16 @@ def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory
     DataError
         A file can't be read.
     """
-    found: dict[int, int | str] = {}
+    result: dict[int, int | str] = {}
     left, first = sorted(rows), 0
     for array in _batches(files, name, None, memory_limit):
         while left and left[0] < first + len(array):
             row = left.pop(0)
-            found[row] = _shown(array[row - first])
+            result[row] = _shown(array[row - first])
         if not left:
             break
         first += len(array)
-    return found
+    return result
 
 
 def partners(a: pa.ChunkedArray, b: pa.ChunkedArray, names: tuple[str, str]) -> NDArray[np.int64]:

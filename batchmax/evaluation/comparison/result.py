@@ -69,8 +69,8 @@ class Comparison(CommandResult):
     >>> import pyarrow as pa
     >>> a = pa.table({"logits": [[2.0, 0.0], [0.0, 1.0]], "label": [0, 0]})
     >>> b = pa.table({"logits": [[2.0, 0.0], [1.0, 0.0]]})
-    >>> found = batchmax.compare(a, b)
-    >>> found.agreement, [row["row"] for row in found.moved]
+    >>> result = batchmax.compare(a, b)
+    >>> result.agreement, [row["row"] for row in result.moved]
     (0.5, [1])
     """
 

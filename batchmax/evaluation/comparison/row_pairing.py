@@ -134,9 +134,9 @@ class RowPairs:
                 # Later keys of either input are larger than the smaller of the two last keys.
                 end = a.keys[-1] if pc.less_equal(a.keys[-1], b.keys[-1]).as_py() else b.keys[-1]
                 in_a, in_b = a.up_to(end), b.up_to(end)
-                found = pc.index_in(a.keys[a.at : a.at + in_a], value_set=b.keys[b.at : b.at + in_b])
-                rows_a = np.flatnonzero(valid_rows(found))
-                rows_b = number_values(found)[rows_a]
+                matches = pc.index_in(a.keys[a.at : a.at + in_a], value_set=b.keys[b.at : b.at + in_b])
+                rows_a = np.flatnonzero(valid_rows(matches))
+                rows_b = number_values(matches)[rows_a]
                 self.only_a += in_a - len(rows_a)
                 self.only_b += in_b - len(rows_b)
                 yield a.next(in_a, rows_a), b.next(in_b, rows_b)
@@ -204,10 +204,10 @@ class RowPairs:
                     + f"raise the limit: --memory-limit {2 * limit / 2**20:.0f}MiB",
                 )
             values.append(one.values)
-        found = partners(values[0], values[1], (name_of(self._sources[0]), name_of(self._sources[1])))
+        partner = partners(values[0], values[1], (name_of(self._sources[0]), name_of(self._sources[1])))
         del values, keys[:]
         pa.default_memory_pool().release_unused()
-        return found
+        return partner
 
     @contextmanager
     def _cursor(self, side: int, order: Order | None = None) -> Iterator[RowCursor]:

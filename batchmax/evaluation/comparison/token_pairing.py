@@ -134,11 +134,11 @@ class _SequenceStatuses:
 
     def add(self, tokens: Tokens, status: Array) -> None:
         """Add some tokens."""
-        ended = self._tally.add(tokens, status).first(tokens.n_ended)
+        totals = self._tally.add(tokens, status).first(tokens.n_ended)
         lengths = tokens.lengths.copy()
         lengths[0] += self._open
         self._open = 0 if tokens.ends else int(lengths[-1])
-        self._statuses.append(ended.status)
+        self._statuses.append(totals.status)
         self._lengths.append(lengths[: tokens.n_ended])
 
     def arrays(self) -> tuple[Array, Array]:
