@@ -239,7 +239,8 @@ def evaluate(
     job = _EvaluationPass(src, options, bins, top_k, sample_weight, by, progress or Progress())
     if out is None:
         return job.run(gate)
-    output = table_output(out, if_exists or "error", job.inputs, options.storage_options)
+    inputs = [file.path for file in job.source.files]
+    output = table_output(out, if_exists or "error", inputs, options.storage_options)
     with table_sink(output, job.schema) as sink:
         result = job.run(gate, sink.write)
         sink.write(job.table(result))
@@ -263,22 +264,16 @@ class _EvaluationPass:
         check_bins(bins)
         columns = list(dict.fromkeys(names_of("by", by)))
         self._input = LabeledInput(src, options, columns, sample_weight)
-        self._source = self._input.source
-        job = self._source.job
+        self.source = self._input.source
+        job = self.source.job
         self._counts = MetricSums(job.n_classes, _top_k(top_k, job.n_classes), bins)
-        types = column_types(self._source.schema)
+        types = column_types(self.source.schema)
         memory = options.memory_limit // max(1, len(columns))
         nested, text = job.nesting is not None, options.bytes is not None
         self._groups = [Groups(name, types[name], bins, memory, nested=nested, has_text=text) for name in columns]
         self._tally = Tally()
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
-        self._writes = False
-
-    @property
-    def inputs(self) -> list[str]:
-        """The input files."""
-        return [file.path for file in self._source.files]
 
     @property
     def schema(self) -> pa.Schema:
@@ -297,20 +292,19 @@ class _EvaluationPass:
             what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
             raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
         if gate is not None:
-            check_token_figures(gate, self._source.job.options, self._source.job.nesting, TOKEN_FIGURES)
-        self._writes = write is not None
-        report_source(self._source, self._progress)
+            check_token_figures(gate, self.source.job.options, self.source.job.nesting, TOKEN_FIGURES)
+        report_source(self.source, self._progress)
         if len(self._groups) == 1:
             self._groups[0].give = write
         # Counting uses one core, while the kernels compute the next rows on all of them.
         with ThreadPoolExecutor(1, "count") as counter:
             counting = counter.submit(lambda: None)
-            for batch in row_batches(self._source, self._progress, self._warnings):
+            for batch in row_batches(self.source, self._progress, self._warnings):
                 some = self._input.metrics(batch)
                 counting.result()
                 counting = counter.submit(self._count, batch, some)
             counting.result()
-        result = self._result()
+        result = self._result(writes=write is not None)
         if gate is not None and (reason := gate.failure(result.metrics())):
             raise GateError(reason, where=", ".join(result.files))
         return result
@@ -326,7 +320,7 @@ class _EvaluationPass:
             group.add(chunk.values(group.name), some)
 
     def _count_sequences(self, chunk: TokenChunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
-        nll, tokens, name = some.rows.nll, chunk.tokens, self._source.job.options.bytes
+        nll, tokens, name = some.rows.nll, chunk.tokens, self.source.job.options.bytes
         self._tally.add(status, nll, nll)
         totals = self._sequences.add(tokens, status, (nll,)).first(tokens.n_ended)
         self._tally.add_sequences(totals.status)
@@ -337,8 +331,8 @@ class _EvaluationPass:
         for group in self._groups:
             group.add_sequences(column_array(tokens.rows, group.name), some, tokens.lengths, totals, n_bytes)
 
-    def _result(self) -> Evaluation:
-        source, job, tally = self._source, self._source.job, self._tally
+    def _result(self, *, writes: bool) -> Evaluation:
+        source, job, tally = self.source, self.source.job, self._tally
         result = Evaluation(
             n_rows=tally.rows,
             n_classes=job.n_classes,
@@ -373,7 +367,7 @@ class _EvaluationPass:
             listed = not group.given and len(group) <= MOST_LISTED
             result.slices[group.name] = group.metrics() if listed else []
             if not listed:
-                where = "they are in the table" if self._writes else "to write them to a file: -o groups.parquet"
+                where = "they are in the table" if writes else "to write them to a file: -o groups.parquet"
                 result.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
         if rows := infinite_losses(result.infinite_losses, "row" if job.nesting is None else "token"):
             result.warnings.append(f"{rows}, because a class of the label has logit -inf; the mean loss is not defined")

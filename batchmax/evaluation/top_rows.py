@@ -21,7 +21,7 @@ class TopRows:
     Parameters
     ----------
     n
-        How many rows to keep.
+        How many rows to keep; may be 0.
     schema
         The schema of the rows.
     limit
@@ -49,6 +49,8 @@ class TopRows:
         UsageError
             The kept rows exceed the limit.
         """
+        if not self._n:
+            return
         is_full = len(self._values) == self._n
         rows = np.flatnonzero(values > self._values[-1] if is_full else ~np.isnan(values))
         if not len(rows):

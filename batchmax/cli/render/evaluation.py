@@ -65,10 +65,9 @@ def show_calibration(result: Any, out: str) -> None:
     fitted = number(result.n_fit) if result.unit == "row" else quantity(result.n_fit, result.unit)
     what = [("temperature", number(result.temperature))]
     if result.scale is not None:
-        ends = (min(result.scale), max(result.scale), min(result.bias), max(result.bias))
         what = [
-            ("scales", f"{number(ends[0])} to {number(ends[1])}"),
-            ("biases", f"{number(ends[2])} to {number(ends[3])}"),
+            (name, f"{number(min(values))} to {number(max(values))}")
+            for name, values in (("scales", result.scale), ("biases", result.bias))
         ]
     show_pairs(
         [

@@ -128,8 +128,8 @@ class _SequenceStatuses:
 
     def __init__(self, *, shift: bool) -> None:
         self._tally = SequenceTally(shift=shift)
-        self._statuses: list[Array] = []
-        self._lengths: list[Array] = []
+        self._statuses: list[Array] = [np.zeros(0, np.uint8)]
+        self._lengths: list[Array] = [np.zeros(0, np.int64)]
         self._open = 0
 
     def add(self, tokens: Tokens, status: Array) -> None:
@@ -143,6 +143,4 @@ class _SequenceStatuses:
 
     def arrays(self) -> tuple[Array, Array]:
         """Return the status and the number of tokens of each sequence."""
-        if not self._statuses:
-            return np.zeros(0, np.uint8), np.zeros(0, np.int64)
         return np.concatenate(self._statuses), np.concatenate(self._lengths)
