@@ -18,6 +18,7 @@ from batchmax.cli.messages import has_colors, print_message
 from batchmax.cli.render.formatting import duration, size
 from batchmax.runtime.compilation import listening
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 
 COMPILING = "compiling kernels (first run only)"
 
@@ -106,7 +107,7 @@ class TerminalProgress(Progress):
         """Add rows that an earlier run completed, and print how many."""
         self._rows += rows
         self._skipped += rows
-        self._print_once(f"resuming after {rows:,} completed rows")
+        self._print_once(f"resuming after {quantity(rows, 'completed row')}")
 
     def published(self) -> None:
         """Ignore signals from now on: the output is published, and an interruption would report it as unfinished."""

@@ -13,7 +13,7 @@ from batchmax.columns.arrow import column_types, is_spark_vector, plain_type, ty
 from batchmax.columns.logits_layout import LogitsColumn, computed_in, refuse_bits
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
-from batchmax.runtime.text import listed
+from batchmax.runtime.text import listed, quantity
 
 LABEL_NAMES = ("label", "labels", "target")
 """Names of label columns, used if ``--label`` isn't given."""
@@ -131,7 +131,7 @@ def class_columns(
         )
     names, suffixes = zip(*pairs, strict=True)
     why = (
-        f"{len(names)} column{'s' * (len(names) > 1)} {names[0]!r}"
+        f"{quantity(len(names), 'column')} {names[0]!r}"
         + (f" … {names[-1]!r}" if len(names) > 1 else "")
         + f" ({type_text(types[names[0]])}), one per class"
     )

@@ -26,7 +26,7 @@ from batchmax.columns.scored_input import KINDS, as_written, check_unasked
 from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind
 from batchmax.options.score_options import ScoreOptions
-from batchmax.runtime.text import close_match, listed
+from batchmax.runtime.text import close_match, listed, quantity
 
 CHOOSE_ONE = "choose one: --logits NAME"
 
@@ -79,7 +79,7 @@ def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
     if options.n_classes is not None:
         if found.n_classes not in {None, options.n_classes}:
             raise UsageError(
-                f"{options.n_classes:,} given, but the logits have {found.n_classes:,} classes: {found.why}",
+                f"{options.n_classes:,} given, but the logits have {quantity(found.n_classes, 'class')}: {found.why}",
                 where="--n-classes",
                 remedy=f"leave it out, or give {found.n_classes}",
             )

@@ -27,7 +27,7 @@ from batchmax.errors import DataError, UsageError
 from batchmax.options.gates import LABEL_FIGURES, SCORE_FIGURES, TOKEN_FIGURES, Gate
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, column_name, top_k_outputs
-from batchmax.runtime.text import close_match
+from batchmax.runtime.text import close_match, quantity
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,14 +145,14 @@ def plan_scoring(
     fitted = options.calibrated_classes or (n_classes if options.scale is None else len(options.scale))
     if fitted != n_classes:
         raise UsageError(
-            f"the calibration is for {fitted:,} classes, and the logits have {n_classes:,}",
+            f"the calibration is for {quantity(fitted, 'class')}, and the logits have {n_classes:,}",
             where="--calibration",
             remedy="use a calibration that was fitted to logits of this model",
         )
     classes, classes_from = find_classes(schema, options, logits)
     check_classes(classes, n_classes, classes_from)
     label = find_label(schema, options, classes)
-    notes = [f"logits: {logits.why}, {n_classes:,} classes", *([assumed] if assumed else [])]
+    notes = [f"logits: {logits.why}, {quantity(n_classes, 'class', 'classes')}", *([assumed] if assumed else [])]
     outputs = _choose_outputs(options, label)
     if label is not None and label.kind == "distribution" and LOSSES[options.loss_name].needs_class:
         raise UsageError(
@@ -359,7 +359,7 @@ def _class_weights(
         given = tuple(given[name] for name in names)
     if len(given) != n_classes:
         raise UsageError(
-            f"{len(given):,} weights for {n_classes:,} classes",
+            f"{quantity(len(given), 'weight')} for {quantity(n_classes, 'class', 'classes')}",
             where="--class-weights",
             remedy="give one weight per class, in the order of the logits",
         )

@@ -37,7 +37,7 @@ from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.buffers import Take
-from batchmax.runtime.text import close_match
+from batchmax.runtime.text import close_match, quantity
 from batchmax.statuses import Status
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
 
@@ -107,7 +107,7 @@ def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
     names, where = _class_names(schema, options, logits)
     if options.n_classes is not None and names is not None and len(names) != options.n_classes:
         raise UsageError(
-            f"{options.n_classes:,} given, but there are {len(names):,} class names, from {where}",
+            f"{options.n_classes:,} given, but there are {quantity(len(names), 'class name')}, from {where}",
             where="--n-classes",
             remedy=f"leave it out, or give {len(names)}",
         )
@@ -124,10 +124,9 @@ def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str =
     """
     if classes is not None and len(classes) != n_classes:
         is_given = origin == FROM_OPTION
-        names = f"{len(classes):,} class name{'s' * (len(classes) != 1)}"
+        names = quantity(len(classes), "class name")
         raise UsageError(
-            f"{names if is_given else f'{origin} has {names}'}, but the logits have {n_classes:,}"
-            f" class{'es' * (n_classes != 1)}",
+            f"{names if is_given else f'{origin} has {names}'}, but the logits have {quantity(n_classes, 'class')}",
             where=FROM_OPTION if is_given else "",
             remedy="give one name per class, in the order of the logits"
             + ("" if is_given else ": --classes A,B,C; or choose another label column: --label NAME"),

@@ -11,6 +11,7 @@ import pyarrow as pa
 from batchmax.columns.arrow import column_types, is_binary, is_large, is_list, is_spark_vector, plain_type, type_text
 from batchmax.errors import UsageError
 from batchmax.options.input_options import BinaryName, InputKind
+from batchmax.runtime.text import quantity
 
 LogitsLayout = Literal["list", "large_list", "fixed", "tensor", "wide", "binary", "uint16", "spark"]
 OutputLayout = Literal["list", "large_list", "fixed", "wide"]
@@ -92,7 +93,8 @@ def list_column(name: str, arrow_type: pa.DataType, bits: BinaryName | None = No
         width = getattr(plain, "byte_width", 0) if pa.types.is_fixed_size_binary(plain) else 0
         if width % BITS_WIDTH[bits]:
             raise UsageError(
-                f"{what} has rows of {width} bytes, not a multiple of the {BITS_WIDTH[bits]} bytes of {bits}",
+                f"{what} has rows of {quantity(width, 'byte')}, "
+                f"not a multiple of the {BITS_WIDTH[bits]} bytes of {bits}",
                 where="--logits-dtype",
                 remedy="give the type that they were written in",
             )

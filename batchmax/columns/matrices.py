@@ -28,6 +28,7 @@ from batchmax.columns.arrow import (
 from batchmax.columns.logits_layout import BITS_WIDTH, LogitsColumn
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.buffers import Take
+from batchmax.runtime.text import quantity
 from batchmax.statuses import Status
 
 Matrix: TypeAlias = NDArray[Any]
@@ -118,7 +119,7 @@ def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
         length, rest = divmod(n_bytes, BITS_WIDTH[column.bits])
         if rest:
             raise UsageError(
-                f"a row of column {column.names[0]!r} has {n_bytes:,} bytes, not a multiple of {column.bits}",
+                f"a row of column {column.names[0]!r} has {quantity(n_bytes, 'byte')}, not a multiple of {column.bits}",
                 where="--logits-dtype",
                 remedy="give the type that they were written in",
             )
@@ -134,7 +135,7 @@ def _rows_array(batch: pa.RecordBatch, column: LogitsColumn) -> pa.Array:
     sparse = pc.index(pc.equal(pc.struct_field(array, "type"), 0), value=True).as_py()
     if sparse >= 0:
         vector = array[sparse].as_py()
-        stored = f"{len(vector['values'] or ())} of {vector['size']} values stored"
+        stored = f"{len(vector['values'] or ())} of {quantity(vector['size'], 'value')} stored"
         raise SparseVectorError(
             f"column {column.names[0]!r} has a sparse Spark vector ({stored})",
             row=sparse,

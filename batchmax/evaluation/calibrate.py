@@ -18,6 +18,8 @@ from batchmax import __version__
 from batchmax.errors import UsageError
 from batchmax.evaluation.calibration_fit import fit_scale_and_bias, fit_temperature
 from batchmax.evaluation.calibration_rows import CalibrationRows, Scaling
+from batchmax.evaluation.metrics import check_bins
+from batchmax.options.gates import infinite_losses
 from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import resolve_options
 from batchmax.results import CommandResult
@@ -43,17 +45,18 @@ class Calibration(CommandResult):
     n_fit, n_holdout
         Number of rows with a finite loss that were fitted to, and that were held out; for sequences, of tokens.
     infinite_losses
-        Number of rows whose loss is infinite at any temperature because the label's class is masked. They are left out.
+        Number of rows, or tokens, whose loss is infinite at any temperature because the label's class is masked. They
+        are left out.
     at_bound
         Whether the temperature, a scale or a bias is at a bound of the search: the best value may lie beyond it.
 
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.calibrate("data/digits.parquet", method="temperature")
-    >>> found.n_fit + found.n_holdout
+    >>> result = batchmax.calibrate("data/digits.parquet", method="temperature")
+    >>> result.n_fit + result.n_holdout
     899
-    >>> 0.5 < found.temperature < 2, found.at_bound
+    >>> 0.5 < result.temperature < 2, result.at_bound
     (True, False)
     """
 
@@ -81,6 +84,12 @@ class Calibration(CommandResult):
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     version: str = __version__
+    unit: Literal["row", "token"] = "row"
+    """What was fitted to and held out; not in JSON."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as a dictionary with the names of its JSON."""
+        return {name: value for name, value in super().as_dict().items() if name != "unit"}
 
 
 def calibrate(
@@ -101,7 +110,8 @@ def calibrate(
     Parameters
     ----------
     src
-        One or several paths of files or folders, or globs.
+        One or several paths of files or folders, or globs; or a table, or another object with ``__arrow_c_stream__``
+        that can be read several times.
     out
         Output file for the calibration: JSON that ``score --calibration`` reads. None writes no file.
     options, given
@@ -132,7 +142,7 @@ def calibrate(
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.calibrate("data/digits.parquet", "calibration.json")
+    >>> result = batchmax.calibrate("data/digits.parquet", "calibration.json")
     >>> summary = batchmax.score("data/digits.parquet", "scored.parquet", calibration="calibration.json")
     """
     options = resolve_options(InputOptions, options, given)
@@ -140,6 +150,7 @@ def calibrate(
     started = time.monotonic()
     if method not in {"temperature", "vector"}:
         raise UsageError(f"unknown method {method!r}", where="--method", remedy="choose temperature or vector")
+    check_bins(bins)
     file = None if out is None else TextFile(out, (".json",), if_exists or "error", options.storage_options)
     data = CalibrationRows(src, options, holdout, seed, progress)
     job, files = data.source.job, [file.path for file in data.source.files]
@@ -149,11 +160,10 @@ def calibrate(
     if not data.n_fit:
         raise data.nothing_to_fit()
     warnings = list(data.warnings)
-    if data.infinite_losses:
-        rows = "row has" if data.infinite_losses == 1 else "rows have"
-        warnings.append(
-            f"{data.infinite_losses:,} {rows} an infinite loss at every temperature; the metrics leave them out"
-        )
+    unit: Literal["row", "token"] = "row" if job.nesting is None else "token"
+    if rows := infinite_losses(data.infinite_losses, unit):
+        what = "it" if data.infinite_losses == 1 else "them"
+        warnings.append(f"{rows} at every temperature; the metrics leave {what} out")
     temperature, at_bound = fit_temperature(data)
     scaling = Scaling(beta=1.0 / temperature)
     if method == "vector":
@@ -168,17 +178,18 @@ def calibrate(
             "more or other rows may help"
         )
     if holdout and not data.n_holdout:
+        none = f"the only {unit} was not" if data.n_fit == 1 else f"none of the {data.n_fit:,} {unit}s was"
         warnings.append(
-            f"none of the {data.n_fit:,} rows was held out, so there are no metrics before and after: give more rows, "
-            "or measure on the rows that were fitted to: --holdout 0"
+            f"{none} held out, so there are no metrics before and after: give more rows, "
+            f"or measure on the {unit}s that were fitted to: --holdout 0"
         )
     notes = list(job.notes)
     if not holdout:
-        notes.append("no rows were held out: the metrics are of the rows that were fitted to")
+        notes.append(f"no {unit}s were held out: the metrics are of the {unit}s that were fitted to")
     nll_after, ece_after = data.errors(bins, scaling)
     for warning in warnings:
         progress.warn(warning)
-    found = Calibration(
+    result = Calibration(
         method=method,
         temperature=temperature,
         scale=None if scaling.scale is None else scaling.scale.tolist(),
@@ -200,7 +211,8 @@ def calibrate(
         seconds=round(time.monotonic() - started, 3),
         warnings=[*data.source.warnings, *warnings],
         notes=notes,
+        unit=unit,
     )
     if file is not None:
-        file.write(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
-    return found
+        file.write(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    return result

@@ -7,6 +7,7 @@ is bracketed within fixed bounds, so the search can't diverge. Each step is a pa
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -35,13 +36,11 @@ NO_LOSS = 1e-12
 
 def fit_temperature(data: CalibrationRows) -> tuple[float, bool]:
     """Return the temperature with the smallest mean loss, and whether it is a bound of the search."""
-    known: dict[float, float] = {}
 
+    @functools.cache
     def slope(log_t: float) -> float:
         """Return the derivative of the mean loss by log beta; negative if a smaller temperature is better."""
-        if log_t not in known:
-            known[log_t] = data.mean(lambda matrix, labels: _slopes(matrix, labels, math.exp(-log_t)))
-        return known[log_t]
+        return data.mean(lambda matrix, labels: _slopes(matrix, labels, math.exp(-log_t)))
 
     before = slope(0.0)
     if before == 0.0:
@@ -96,9 +95,9 @@ def fit_scale_and_bias(data: CalibrationRows, beta: float) -> tuple[Scaling, boo
 
     bounds = [(1.0 / LARGEST_SCALE, LARGEST_SCALE)] * k + [(-LARGEST_BIAS, LARGEST_BIAS)] * k
     start = np.concatenate([np.full(k, min(max(beta, 1.0 / LARGEST_SCALE), LARGEST_SCALE)), np.zeros(k)])
-    found = scipy_optimize().minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    result = scipy_optimize().minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds)
     low, high = np.array(bounds).T
-    at_bound = np.isclose(found.x, low, rtol=1e-9, atol=0.0) | np.isclose(found.x, high, rtol=1e-9, atol=0.0)
+    at_bound = np.isclose(result.x, low, rtol=1e-9, atol=0.0) | np.isclose(result.x, high, rtol=1e-9, atol=0.0)
     warnings = []
     if at_bound.any():
         names = data.source.job.classes or [str(number) for number in range(k)]
@@ -109,9 +108,9 @@ def fit_scale_and_bias(data: CalibrationRows, beta: float) -> tuple[Scaling, boo
             f"{1 / LARGEST_SCALE:g} to {LARGEST_SCALE:g} and {-LARGEST_BIAS:g} to {LARGEST_BIAS:g}: the rows don't "
             "determine it; give more or other rows, or use --method temperature"
         )
-    if not found.success:
-        warnings.append(f"the search for scales and biases ended before it converged: {found.message}")
-    return Scaling(1.0, found.x[:k], found.x[k:]), bool(at_bound.any()), warnings
+    if not result.success:
+        warnings.append(f"the search for scales and biases ended before it converged: {result.message}")
+    return Scaling(1.0, result.x[:k], result.x[k:]), bool(at_bound.any()), warnings
 
 
 def _slopes(matrix: Array, labels: Array, beta: float) -> Array:

@@ -16,7 +16,7 @@ from batchmax import kernels
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.metrics import MetricSums, RowMetrics
-from batchmax.evaluation.row_stream import open_rows, refuse_bytes, row_batches
+from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches
 from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
 from batchmax.options.input_options import InputOptions
@@ -87,8 +87,7 @@ class CalibrationRows:
     """
 
     def __init__(self, src: Any, options: InputOptions, holdout: float, seed: int, progress: Progress) -> None:
-        if hasattr(src, "__arrow_c_stream__") and not hasattr(src, "num_rows"):
-            raise UsageError("a stream can be read only once", remedy="write it into a file first")
+        refuse_single_pass(src, "calibration needs several passes")
         if not 0.0 <= holdout < 1.0:
             raise UsageError(f"{holdout:g} is out of range", where="--holdout", remedy="give a share from 0 to below 1")
         if options.label == "none":
@@ -129,8 +128,8 @@ class CalibrationRows:
             kernels.metric_rows(z, batch.labels, scaling.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
             counted = batch.held_out if self._holdout else batch.fitted
             sums.add(RowMetrics(rows, batch.labels, pred, rank, brier, np.zeros(0), counted & (rows.nll < np.inf)))
-        figures = sums.figures()
-        return figures["mean_loss"], figures["ece"]
+        metrics = sums.metrics()
+        return metrics["mean_loss"], metrics["ece"]
 
     def mean(self, of: Callable[[Array, Array], Array]) -> float:
         """Return the mean of a function over the rows to fit to."""
@@ -149,8 +148,9 @@ class CalibrationRows:
         where = ", ".join(file.path for file in self.source.files)
         remedy = "give more rows, or --holdout 0" if self.n_holdout else "give rows with a label and logits"
         counts = [*zip(STATUS_NAMES, self._statuses.tolist(), strict=True), ("held out", self.n_holdout)]
-        listed = ", ".join(f"{count:,} {name}" for name, count in counts if count)
-        return DataError(f"there are no rows to fit to ({listed or 'the input is empty'})", where=where, remedy=remedy)
+        listed = ", ".join(f"{count:,} {name}" for name, count in counts if count) or "the input is empty"
+        unit = "row" if self.source.job.nesting is None else "token"
+        return DataError(f"there are no {unit}s to fit to ({listed})", where=where, remedy=remedy)
 
     def _batches(self) -> Iterator[CalibrationBatch]:
         if not self._is_first_pass and self._kept is not None:
@@ -205,5 +205,5 @@ def _split_mix(seed: NDArray[np.uint64], n: Any) -> NDArray[np.uint64]:
         x = seed + (n + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        found: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
-    return found
+        bits: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
+    return bits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
-from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics
+from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics, check_bins
 from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
@@ -35,7 +35,6 @@ from batchmax.scoring.tally import Tally, named_counts
 from batchmax.sinks.table_file import table_output, table_sink
 from batchmax.sources.token_chunks import TokenChunk
 
-MOST_BINS = 1000
 MOST_LISTED = 10_000
 """Largest number of groups that a result lists."""
 
@@ -84,12 +83,12 @@ class Evaluation(CommandResult):
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.evaluate("data/digits.parquet")
-    >>> found.top_k_accuracy
+    >>> result = batchmax.evaluate("data/digits.parquet")
+    >>> result.top_k_accuracy
     {'5': 0.99...}
-    >>> found.per_class[0]["support"]
+    >>> result.per_class[0]["support"]
     89
-    >>> found.to_json()
+    >>> result.to_json()
     '{"n_rows": 899, ...}'
     """
 
@@ -136,8 +135,8 @@ class Evaluation(CommandResult):
             values if self.token_status_counts is not None else {k: values[k] for k in values if k not in TOKEN_FIELDS}
         )
 
-    def figures(self) -> dict[str, Figure]:
-        """Return the figures that a condition can name; ``top_k_accuracy`` is the one with the largest k."""
+    def metrics(self) -> dict[str, Figure]:
+        """Return the metrics that a condition can name; ``top_k_accuracy`` is the one with the largest k."""
         no_rows = "" if self.n_rows else NO_ROWS
         tokens = self.token_status_counts
         of, counts = ("row", self.status_counts) if tokens is None else ("token", tokens)
@@ -174,7 +173,7 @@ class Evaluation(CommandResult):
         }
 
 
-EVALUATION_GATES = tuple(Evaluation().figures())
+EVALUATION_GATES = tuple(Evaluation().metrics())
 """Names that a condition can use."""
 
 
@@ -231,8 +230,8 @@ def evaluate(
     Examples
     --------
     >>> import batchmax
-    >>> found = batchmax.evaluate("data/digits.parquet", bins=10)
-    >>> round(found.accuracy, 3), round(found.brier, 3)
+    >>> result = batchmax.evaluate("data/digits.parquet", bins=10)
+    >>> round(result.accuracy, 3), round(result.brier, 3)
     (0.966, 0.049)
     """
     options = resolve_options(InputOptions, options, given)
@@ -240,12 +239,13 @@ def evaluate(
     job = _EvaluationPass(src, options, bins, top_k, sample_weight, by, progress or Progress())
     if out is None:
         return job.run(gate)
-    output = table_output(out, if_exists or "error", job.inputs, options.storage_options)
+    inputs = [file.path for file in job.source.files]
+    output = table_output(out, if_exists or "error", inputs, options.storage_options)
     with table_sink(output, job.schema) as sink:
-        found = job.run(gate, sink.write)
-        sink.write(job.table(found))
+        result = job.run(gate, sink.write)
+        sink.write(job.table(result))
         sink.publish()
-    return found
+    return result
 
 
 class _EvaluationPass:
@@ -261,37 +261,30 @@ class _EvaluationPass:
     ) -> None:
         self._started = time.monotonic()
         self._progress = progress
-        if not isinstance(bins, int) or not 1 <= bins <= MOST_BINS:
-            raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+        check_bins(bins)
         columns = list(dict.fromkeys(names_of("by", by)))
         self._input = LabeledInput(src, options, columns, sample_weight)
-        self._source = self._input.source
-        job = self._source.job
+        self.source = self._input.source
+        job = self.source.job
         self._counts = MetricSums(job.n_classes, _top_k(top_k, job.n_classes), bins)
-        types = column_types(self._source.schema)
+        types = column_types(self.source.schema)
         memory = options.memory_limit // max(1, len(columns))
         nested, text = job.nesting is not None, options.bytes is not None
         self._groups = [Groups(name, types[name], bins, memory, nested=nested, has_text=text) for name in columns]
         self._tally = Tally()
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
-        self._writes = False
-
-    @property
-    def inputs(self) -> list[str]:
-        """The input files."""
-        return [file.path for file in self._source.files]
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of the table of metrics."""
         return self._groups[0].schema if len(self._groups) == 1 else SCHEMA
 
-    def table(self, found: Evaluation) -> pa.RecordBatch:
+    def table(self, result: Evaluation) -> pa.RecordBatch:
         """Return the metrics as a table, without the groups that were already written."""
         if len(self._groups) == 1:
             return self._groups[0].table()
-        return metric_rows(found.as_dict() | {"slices": {group.name: group.figures() for group in self._groups}})
+        return metric_rows(result.as_dict() | {"slices": {group.name: group.metrics() for group in self._groups}})
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
         """Read every row; ``write`` receives groups that don't fit in memory."""
@@ -299,25 +292,22 @@ class _EvaluationPass:
             what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
             raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
         if gate is not None:
-            check_token_figures(gate, self._source.job.options, self._source.job.nesting, TOKEN_FIGURES)
-        self._writes = write is not None
-        report_source(self._source, self._progress)
+            check_token_figures(gate, self.source.job.options, self.source.job.nesting, TOKEN_FIGURES)
+        report_source(self.source, self._progress)
         if len(self._groups) == 1:
             self._groups[0].give = write
         # Counting uses one core, while the kernels compute the next rows on all of them.
         with ThreadPoolExecutor(1, "count") as counter:
-            counting: Future[None] | None = None
-            for batch in row_batches(self._source, self._progress, self._warnings):
+            counting = counter.submit(lambda: None)
+            for batch in row_batches(self.source, self._progress, self._warnings):
                 some = self._input.metrics(batch)
-                if counting is not None:
-                    counting.result()
-                counting = counter.submit(self._count, batch, some)
-            if counting is not None:
                 counting.result()
-        found = self._found()
-        if gate is not None and (reason := gate.failure(found.figures())):
-            raise GateError(reason, where=", ".join(found.files))
-        return found
+                counting = counter.submit(self._count, batch, some)
+            counting.result()
+        result = self._result(writes=write is not None)
+        if gate is not None and (reason := gate.failure(result.metrics())):
+            raise GateError(reason, where=", ".join(result.files))
+        return result
 
     def _count(self, batch: RowBatch, some: RowMetrics) -> None:
         chunk, status = batch.chunk, batch.scores.status
@@ -330,20 +320,20 @@ class _EvaluationPass:
             group.add(chunk.values(group.name), some)
 
     def _count_sequences(self, chunk: TokenChunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
-        nll, tokens, name = some.rows.nll, chunk.tokens, self._source.job.options.bytes
+        nll, tokens, name = some.rows.nll, chunk.tokens, self.source.job.options.bytes
         self._tally.add(status, nll, nll)
-        ended = self._sequences.add(tokens, status, (nll,)).first(tokens.n_ended)
-        self._tally.add_sequences(ended.status)
-        n_bytes = np.zeros(len(ended.status), np.int64)
+        totals = self._sequences.add(tokens, status, (nll,)).first(tokens.n_ended)
+        self._tally.add_sequences(totals.status)
+        n_bytes = np.zeros(len(totals.status), np.int64)
         if name is not None:
-            n_bytes = text_bytes(chunk, name, ended)
-            self._tally.add_text(n_bytes, ended.sums[0], ended.is_scored)
+            n_bytes = text_bytes(chunk, name, totals)
+            self._tally.add_text(n_bytes, totals.sums[0], totals.is_scored)
         for group in self._groups:
-            group.add_sequences(column_array(tokens.rows, group.name), some, tokens.lengths, ended, n_bytes)
+            group.add_sequences(column_array(tokens.rows, group.name), some, tokens.lengths, totals, n_bytes)
 
-    def _found(self) -> Evaluation:
-        source, job, tally = self._source, self._source.job, self._tally
-        found = Evaluation(
+    def _result(self, *, writes: bool) -> Evaluation:
+        source, job, tally = self.source, self.source.job, self._tally
+        result = Evaluation(
             n_rows=tally.rows,
             n_classes=job.n_classes,
             classes=None if job.classes is None else list(job.classes),
@@ -358,35 +348,34 @@ class _EvaluationPass:
             notes=list(job.notes),
         )
         if job.nesting is not None:
-            found.n_tokens, found.token_status_counts = tally.judged, named_counts(tally.statuses)
-            found.bits_per_token, found.bits_per_byte = tally.bits()
+            result.n_tokens, result.token_status_counts = tally.judged, named_counts(tally.statuses)
+            result.bits_per_token, result.bits_per_byte = tally.bits()
         counts = self._counts
-        for name, value in counts.figures().items():
-            setattr(found, name, value)
+        for name, value in counts.metrics().items():
+            setattr(result, name, value)
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
-        found.losses = {"edges": edges, "counts": counts.losses.tolist()}
+        result.losses = {"edges": edges, "counts": counts.losses.tolist()}
         if self._input.has_soft_targets:
-            found.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
+            result.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
-            found.bins, found.per_class = counts.reliability(), counts.per_class(job.classes)
-            found.confusion = counts.confusion_matrix()
+            result.bins, result.per_class = counts.reliability(), counts.per_class(job.classes)
+            result.confusion = counts.confusion_matrix()
             wrong, right = counts.confidences.tolist()
             widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
-            found.confidences = {"edges": widths, "right": right, "wrong": wrong}
+            result.confidences = {"edges": widths, "right": right, "wrong": wrong}
         for group in self._groups:
             listed = not group.given and len(group) <= MOST_LISTED
-            found.slices[group.name] = group.figures() if listed else []
+            result.slices[group.name] = group.metrics() if listed else []
             if not listed:
-                where = "they are in the table" if self._writes else "to write them to a file: -o groups.parquet"
-                found.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
-        if found.infinite_losses:
-            rows = f"{found.infinite_losses:,} {'rows' if job.nesting is None else 'tokens'} have an infinite loss"
-            found.warnings.append(f"{rows}: their label has logit -inf; the mean loss is not defined")
-        found.warnings[:0] = self._warnings
-        for warning in found.warnings:
+                where = "they are in the table" if writes else "to write them to a file: -o groups.parquet"
+                result.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
+        if rows := infinite_losses(result.infinite_losses, "row" if job.nesting is None else "token"):
+            result.warnings.append(f"{rows}, because a class of the label has logit -inf; the mean loss is not defined")
+        result.warnings[:0] = self._warnings
+        for warning in result.warnings:
             self._progress.warn(warning)
-        found.warnings[:0] = source.warnings
-        return found
+        result.warnings[:0] = source.warnings
+        return result
 
 
 def _top_k(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]:

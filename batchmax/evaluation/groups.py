@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.columns.arrow import plain_array, plain_type
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.metrics import RowMetrics, calibration_errors, finite, group_figures
+from batchmax.evaluation.metrics import RowMetrics, calibration_errors, group_metrics
 from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS
+from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_totals import SequenceTotals
 
 Array = NDArray[Any]
@@ -33,14 +34,8 @@ SHARE = 3
 """Groups may take 1/SHARE of the memory, and hashes of written groups as much again."""
 NAN = float("nan")
 
-FIGURE_FIELDS = (
-    pa.field("mean_loss", pa.float64()),
-    pa.field("perplexity", pa.float64()),
-    pa.field("accuracy", pa.float64()),
-    pa.field("brier", pa.float64()),
-    pa.field("ece", pa.float64()),
-)
-"""The figures of a group, in the order of the table."""
+METRIC_FIELDS = [pa.field(name, pa.float64()) for name in ("mean_loss", "perplexity", "accuracy", "brier", "ece")]
+"""The metrics of a group, in the order of the table."""
 N_ROWS, N_TOKENS = pa.field("n_rows", pa.int64()), pa.field("n_tokens", pa.int64())
 BITS_PER_BYTE = pa.field("bits_per_byte", pa.float64())
 """Counts of a group; the last two only for sequences."""
@@ -49,12 +44,7 @@ SEQUENCES, TOKENS, BYTES, TEXT_NLL, OF_SEQUENCES = 0, 1, 2, 3, 4
 """Positions in the sums of a group of sequences: the number of sequences, the number of tokens with a loss, and, over
 the sequences that have a loss as a whole, the bytes of text and the sum of losses."""
 
-AS_INTEGERS = (
-    (pa.types.is_timestamp, pa.int64()),
-    (pa.types.is_duration, pa.int64()),
-    (pa.types.is_date64, pa.int64()),
-    (pa.types.is_time64, pa.int64()),
-)
+AS_INTEGERS = pa.types.is_timestamp, pa.types.is_duration, pa.types.is_date64, pa.types.is_time64
 """Types that are looked up as integers, because their Python objects may lose nanoseconds."""
 
 
@@ -70,7 +60,7 @@ class Groups:
     memory
         Bytes that the job may use.
     nested
-        Whether rows are sequences. Figures are then over tokens, ``n_rows`` counts sequences, and ``n_tokens`` counts
+        Whether rows are sequences. Metrics are then over tokens, ``n_rows`` counts sequences, and ``n_tokens`` counts
         tokens with a loss.
     has_text
         Whether the bytes of text of each sequence are known, for ``bits_per_byte``.
@@ -98,16 +88,17 @@ class Groups:
             raise UsageError(f"column {name!r} has type {kind}", where="--by", remedy="name a column of single values")
         self.name = name
         self._kind = _grouped_type(plain)
-        self._key_kind = next((key for is_kind, key in AS_INTEGERS if is_kind(plain)), self._kind)
+        self._key_kind = pa.int64() if any(is_kind(plain) for is_kind in AS_INTEGERS) else self._kind
         self._fields = (
             N_ROWS,
             *((N_TOKENS,) if nested else ()),
-            *FIGURE_FIELDS,
+            *METRIC_FIELDS,
             *((BITS_PER_BYTE,) if has_text else ()),
         )
         self.schema = pa.schema([pa.field(name, self._kind), *self._fields])
         self.given = 0
         self.give: Callable[[pa.RecordBatch], None] | None = None
+        self._n_bins = n_bins
         width = BINS + 3 * n_bins
         n_counts = OF_SEQUENCES if nested else 0
         self._most = max(1, memory // SHARE // (8 * (width + n_counts) + VALUE_BYTES))
@@ -126,10 +117,10 @@ class Groups:
         for start in range(0, len(column), PIECE):
             codes = self._codes(column[start : start + PIECE])
             self._add(codes, some, slice(start, start + PIECE))
-            self._limit(codes)
+            self._limit(int(codes[-1]))
 
     def add_sequences(
-        self, column: pa.Array, some: RowMetrics, lengths: Array, ended: SequenceTotals, n_bytes: Array
+        self, column: pa.Array, some: RowMetrics, lengths: Array, totals: SequenceTotals, n_bytes: Array
     ) -> None:
         """Add sequences and their tokens, grouped by this column's values.
 
@@ -141,7 +132,7 @@ class Groups:
             The tokens.
         lengths
             The number of these tokens in each sequence.
-        ended, n_bytes
+        totals, n_bytes
             The totals of the first sequences, which end with these tokens, and the bytes of their text.
         """
         column = self._plain(column)
@@ -151,13 +142,13 @@ class Groups:
             here = lengths[start : start + PIECE]
             self._add(np.repeat(codes, here), some, slice(first, first + int(here.sum())))
             first += int(here.sum())
-            whole = slice(start, min(start + PIECE, len(ended.status)))
-            scored, codes_of_whole = ended.is_scored[whole], codes[: max(0, whole.stop - start)]
+            whole = slice(start, min(start + PIECE, len(totals.status)))
+            scored, codes_of_whole = totals.is_scored[whole], codes[: max(0, whole.stop - start)]
             values = np.stack([
-                np.ones(len(scored)), ended.counts[whole], n_bytes[whole], np.where(scored, ended.sums[0, whole], 0.0)
+                np.ones(len(scored)), totals.counts[whole], n_bytes[whole], np.where(scored, totals.sums[0, whole], 0.0)
             ], axis=1)  # fmt: skip
             np.add.at(self._counts, codes_of_whole, values)
-            self._limit(codes)
+            self._limit(int(codes[-1]))
 
     def _plain(self, column: pa.Array) -> pa.Array:
         column = plain_array(column)
@@ -170,8 +161,10 @@ class Groups:
         if pa.types.is_floating(self._kind):
             values = [NAN if value != value else value for value in values]  # noqa: PLR0124 - only NaN != itself
         new = [value for value in values if value not in self._numbers]
-        if new:
-            self._meet(new)
+        if self.given and new:
+            self._check_new(new)
+        for value in new:
+            self._numbers[value] = len(self._numbers)
         numbers = np.array([self._numbers[value] for value in values], np.int64)
         codes: Array = numbers[encoded.indices.to_numpy()]
         return codes
@@ -180,36 +173,22 @@ class Groups:
         rows = (some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted)
         kernels.tally_groups(*(array[piece] for array in rows), codes, self._sums)
 
-    def _limit(self, codes: Array) -> None:
-        """Write groups if there are too many, except the last row's group, which may continue."""
-        if len(self._numbers) > self._most:
-            self._make_room(int(codes[-1]))
-
     def table(self) -> pa.RecordBatch:
         """Return the groups in memory as a table, in order of first occurrence."""
-        return self._batch(list(self._numbers))
-
-    def figures(self) -> list[dict[str, Any]]:
-        """Return the figures of each group in memory, as in the JSON, the largest group first."""
         values = list(self._numbers)
-        found = self._figures(values)
-        columns = [[_plain(value) for value in self._texts(values)]]
-        for field in self._fields:
-            numbers = found[field.name].tolist()
-            columns.append(numbers if pa.types.is_integer(field.type) else list(map(finite, numbers)))
-        names = ("value", *(field.name for field in self._fields))
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        starts = range(0, max(1, len(values)), PIECE)
+        return pa.concat_batches(self._batch(values[start : start + PIECE]) for start in starts)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of each group in memory, as in the JSON, the largest group first."""
+        values = map(_plain, self._texts(list(self._numbers)))
+        metrics = self.table().select(range(1, len(self.schema))).to_pylist()
+        rows = [{"value": value, **row} for value, row in zip(values, metrics, strict=True)]
         return sorted(rows, key=lambda row: -row["n_rows"])
 
     def __len__(self) -> int:
         """Return the number of groups so far."""
         return self.given + len(self._numbers)
-
-    def _meet(self, values: list[Any]) -> None:
-        if self.given:
-            self._check_new(values)
-        for value in values:
-            self._numbers[value] = len(self._numbers)
 
     def _check_new(self, values: list[Any]) -> None:
         """Raise if the group of a value was already written."""
@@ -223,18 +202,20 @@ class Groups:
             return
         value = self._texts(values[int(np.argmax(again)) :][:1])[0]
         raise DataError(
-            f"value {value!r} occurs again after {self.given:,} other groups, which don't fit in memory",
+            f"value {value!r} occurs again after {quantity(self.given, 'other group')}, which don't fit in memory",
             where=f"column {self.name!r}",
             remedy="sort the rows by it, or raise the limit: --memory-limit SIZE",
         )
 
-    def _make_room(self, last: int) -> None:
-        """Write all groups except the last row's, which may continue."""
+    def _limit(self, last: int) -> None:
+        """Write groups if there are too many, except the last row's group, which may continue."""
+        if len(self._numbers) <= self._most:
+            return
         kept = next(value for value, number in self._numbers.items() if number == last)
         done = [value for value, number in self._numbers.items() if number != last]
         if self.give is None:
             raise DataError(
-                f"more than {self._most:,} groups don't fit in memory",
+                f"more than {quantity(self._most, 'group')} don't fit in memory",
                 where=f"column {self.name!r}",
                 remedy=f"write the groups of one column to a file: --by {self.name} -o groups.parquet; "
                 "or raise the limit: --memory-limit SIZE",
@@ -259,20 +240,10 @@ class Groups:
             self._hashes = np.sort(np.concatenate([self._hashes, hashes]))
         elif not self._ascending:
             raise DataError(
-                f"more than {self.given:,} groups in no order don't fit in memory",
+                f"more than {quantity(self.given, 'group')} in no order don't fit in memory",
                 where=f"column {self.name!r}",
                 remedy="sort the rows by it, or raise the limit: --memory-limit SIZE",
             )
-
-    def _figures(self, values: list[Any]) -> dict[str, Array]:
-        numbers = np.array([self._numbers[value] for value in values], np.int64)
-        pieces = []
-        for start in range(0, max(1, len(numbers)), PIECE):
-            sums = self._sums[numbers[start : start + PIECE]]
-            bins = sums[:, BINS:].reshape(len(sums), -1, 3)
-            found = group_figures(sums[:, :FIGURES]) | calibration_errors(bins)
-            pieces.append(found | self._counted(numbers[start : start + PIECE]))
-        return {field.name: np.concatenate([piece[field.name] for piece in pieces]) for field in self._fields}
 
     def _counted(self, numbers: Array) -> dict[str, Array]:
         """Return the counts of some groups."""
@@ -285,11 +256,15 @@ class Groups:
         return {"n_rows": rows.astype(np.int64), "n_tokens": tokens.astype(np.int64), "bits_per_byte": bits}
 
     def _batch(self, values: list[Any]) -> pa.RecordBatch:
-        found = self._figures(values)
+        """Return some groups as a table."""
+        numbers = np.array([self._numbers[value] for value in values], np.int64)
+        sums = self._sums[numbers]
+        bins = sums[:, BINS:].reshape(len(sums), self._n_bins, 3)
+        metrics = group_metrics(sums[:, :FIGURES]) | calibration_errors(bins) | self._counted(numbers)
         columns = [pa.array(values, self._key_kind).cast(self._kind)]
         for field in self._fields:
-            numbers = found[field.name]
-            columns.append(pa.array(numbers, field.type, mask=~np.isfinite(numbers)))
+            column = metrics[field.name]
+            columns.append(pa.array(column, field.type, mask=~np.isfinite(column)))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _texts(self, values: list[Any]) -> list[Any]:

@@ -86,7 +86,10 @@ class LabeledInput:
         refuse_as_class(job.logits, "--by", by)
         if sample_weight is not None:
             refuse_as_class(job.logits, "--sample-weight", [sample_weight])
-            _check_weights(sample_weight, column_types(self.source.schema)[sample_weight])
+            kind = column_types(self.source.schema)[sample_weight]
+            if not (pa.types.is_integer(plain_type(kind)) or pa.types.is_floating(plain_type(kind))):
+                what = f"column {sample_weight!r} has type {kind}, not a number type"
+                raise UsageError(what, where="--sample-weight", remedy="name another column")
         self.has_soft_targets = job.label.kind == "distribution"
         self._weight = sample_weight
         is_same = all(loss_column(arrow_schema(one), options) == written for one in self.source.files)
@@ -138,11 +141,3 @@ class LabeledInput:
                 remedy="weights must be finite and not negative; fix them, or leave out --sample-weight",
             )
         return weights
-
-
-def _check_weights(name: str, kind: pa.DataType) -> None:
-    plain = plain_type(kind)
-    if not (pa.types.is_integer(plain) or pa.types.is_floating(plain)):
-        raise UsageError(
-            f"column {name!r} has type {kind}, not a number type", where="--sample-weight", remedy="name another column"
-        )

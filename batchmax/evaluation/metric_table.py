@@ -14,14 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA = pa.schema(
-    [
-        pa.field("scope", pa.string()),
-        pa.field("name", pa.string()),
-        pa.field("figure", pa.string()),
-        pa.field("value", pa.float64()),
-    ]
-)
+SCHEMA = pa.schema({"scope": pa.string(), "name": pa.string(), "figure": pa.string(), "value": pa.float64()})
 HEADLINE = (
     "n_rows",
     "n_classes",
@@ -38,29 +31,29 @@ HEADLINE = (
 )
 
 
-def metric_rows(found: dict[str, Any]) -> pa.RecordBatch:
+def metric_rows(result: dict[str, Any]) -> pa.RecordBatch:
     """Return the metrics of an evaluation, as in its JSON, one per row."""
     columns = [
-        pa.array(column, field.type) for column, field in zip(zip(*_rows(found), strict=True), SCHEMA, strict=True)
+        pa.array(column, field.type) for column, field in zip(zip(*_rows(result), strict=True), SCHEMA, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float | None]]:
+def _rows(result: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float | None]]:
     for figure in HEADLINE:
-        yield "all", None, figure, found[figure]
-    if found.get("n_tokens") is not None:
+        yield "all", None, figure, result[figure]
+    if result.get("n_tokens") is not None:
         for figure in ("n_tokens", "bits_per_token", "bits_per_byte"):
-            yield "all", None, figure, found[figure]
-    for k, value in found["top_k_accuracy"].items():
+            yield "all", None, figure, result[figure]
+    for k, value in result["top_k_accuracy"].items():
         yield "all", None, f"top_{k}_accuracy", value
-    for one in found["per_class"]:
+    for one in result["per_class"]:
         for figure in ("support", "predicted", "precision", "recall", "f1", "mean_loss"):
             yield "class", str(one["class"]), figure, one[figure]
-    for one in found["bins"]:
+    for one in result["bins"]:
         for figure in ("n_rows", "confidence", "accuracy"):
             yield "bin", f"{one['low']:g}-{one['high']:g}", figure, one[figure]
-    for column, groups in found["slices"].items():
+    for column, groups in result["slices"].items():
         for one in groups:
             name = None if one["value"] is None else str(one["value"])
             for figure in list(one)[1:]:

@@ -10,27 +10,24 @@ Guo et al. 2017, arXiv 1706.04599 (reliability diagrams); Brier 1950, for severa
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
+from batchmax.errors import UsageError
 from batchmax.functional.losses import Rows, perplexities
 from batchmax.kernels.metric_sums import (
     BRIER,
-    CLASS_LOSS,
     FIGURES,
     HITS,
     INFINITE,
     LOSS,
-    PREDICTED,
-    RIGHT,
-    SUPPORT,
     WEIGHT,
 )
+from batchmax.scoring.tally import finite
 
 Array = NDArray[Any]
 
@@ -39,6 +36,7 @@ MOST_CONFUSED = 1000
 LOSS_BINS = 101
 """Bins of a tenth of a nat up to 10, and one for all larger losses."""
 CONFIDENCE_BINS = 20
+MOST_BINS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,36 +66,23 @@ class RowMetrics:
     counted: Array
 
 
-@dataclass(eq=False)
 class MetricSums:
     """Sums over all rows.
 
-    Attributes
+    Parameters
     ----------
     n_classes, top_k, n_bins
         The number of classes, the values of k for top-k accuracy, and the number of confidence bins.
     """
 
-    n_classes: int
-    top_k: tuple[int, ...]
-    n_bins: int
-    n_counted: int = 0
-    sums: Array = field(init=False)
-    tops: Array = field(init=False)
-    classes: Array = field(init=False)
-    confusion: Array = field(init=False)
-    bins: Array = field(init=False)
-    losses: Array = field(init=False)
-    confidences: Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Allocate the sums."""
-        k = self.n_classes
-        self.sums, self.tops, self.classes = np.zeros((FIGURES, 2)), np.zeros(len(self.top_k)), np.zeros((k, 4))
-        self.confusion = np.zeros((k, k) if k <= MOST_CONFUSED else (0, 0))
-        self.bins = np.zeros((self.n_bins, 3))
-        self.losses = np.zeros(LOSS_BINS, np.int64)
-        self.confidences = np.zeros((2, CONFIDENCE_BINS), np.int64)
+    def __init__(self, n_classes: int, top_k: tuple[int, ...], n_bins: int) -> None:
+        self.n_classes, self.top_k, self.n_bins = n_classes, top_k, n_bins
+        self.n_counted = 0
+        self.sums, self.tops, self.classes = np.zeros((FIGURES, 2)), np.zeros(len(top_k)), np.zeros((n_classes, 4))
+        self.confusion: Array = np.zeros((n_classes, n_classes) if n_classes <= MOST_CONFUSED else (0, 0))
+        self.bins = np.zeros((n_bins, 3))
+        self.losses: Array = np.zeros(LOSS_BINS, np.int64)
+        self.confidences: Array = np.zeros((2, CONFIDENCE_BINS), np.int64)
 
     @property
     def infinite_losses(self) -> int:
@@ -113,16 +98,14 @@ class MetricSums:
             self.confidences,
         )  # fmt: skip
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Return the headline metrics."""
         sums = self.sums.sum(axis=1)
         weight = sums[WEIGHT]
-        found = group_figures(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
-        return {name: finite(float(values[0])) for name, values in found.items()} | {
+        metrics = group_metrics(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
+        return {name: finite(float(values[0])) for name, values in metrics.items()} | {
             "log_likelihood": None if sums[INFINITE] or not self.n_counted else finite(-sums[LOSS]),
-            "top_k_accuracy": {
-                str(k): finite(top / weight) if weight else None for k, top in zip(self.top_k, self.tops, strict=True)
-            },
+            "top_k_accuracy": {str(k): _ratio(top, weight) for k, top in zip(self.top_k, self.tops, strict=True)},
         }
 
     def reliability(self) -> list[dict[str, Any]]:
@@ -132,41 +115,48 @@ class MetricSums:
                 "low": at / self.n_bins,
                 "high": (at + 1) / self.n_bins,
                 "n_rows": exact(weight),
-                "confidence": finite(confidence / weight) if weight else None,
-                "accuracy": finite(hits / weight) if weight else None,
+                "confidence": _ratio(confidence, weight),
+                "accuracy": _ratio(hits, weight),
             }
             for at, (weight, confidence, hits) in enumerate(self.bins.tolist())
         ]
 
     def per_class(self, names: tuple[str, ...] | None) -> list[dict[str, Any]]:
         """Return the metrics of each class; None where the denominator is 0."""
-        found = []
-        for number, one in enumerate(self.classes.tolist()):
-            support, predicted, right, loss = one[SUPPORT], one[PREDICTED], one[RIGHT], one[CLASS_LOSS]
-            both = support + predicted
-            found.append(
-                {
-                    "class": names[number] if names is not None else number,
-                    "support": exact(support),
-                    "predicted": exact(predicted),
-                    "precision": finite(right / predicted) if predicted else None,
-                    "recall": finite(right / support) if support else None,
-                    "f1": finite(2.0 * right / both) if both else None,
-                    "mean_loss": finite(loss / support) if support else None,
-                }
-            )
-        return found
+        return [
+            {
+                "class": names[number] if names is not None else number,
+                "support": exact(support),
+                "predicted": exact(predicted),
+                "precision": _ratio(right, predicted),
+                "recall": _ratio(right, support),
+                "f1": _ratio(2.0 * right, support + predicted),
+                "mean_loss": _ratio(loss, support),
+            }
+            for number, (support, predicted, right, loss) in enumerate(self.classes.tolist())
+        ]
 
     def confusion_matrix(self) -> list[list[float]] | None:
         """Return the weights of rows by label and predicted class; None if there are too many classes."""
         if not len(self.confusion):
             return None
         whole = bool((self.confusion == np.floor(self.confusion)).all())
-        found: list[list[float]] = (self.confusion.astype(np.int64) if whole else self.confusion).tolist()
-        return found
+        return (self.confusion.astype(np.int64) if whole else self.confusion).tolist()  # type: ignore[no-any-return]
 
 
-def group_figures(sums: Array) -> dict[str, Array]:
+def check_bins(bins: int) -> None:
+    """Check the number of bins of the calibration errors.
+
+    Raises
+    ------
+    UsageError
+        It is out of range.
+    """
+    if not isinstance(bins, int) or not 1 <= bins <= MOST_BINS:
+        raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+
+
+def group_metrics(sums: Array) -> dict[str, Array]:
     """Return the metrics of n groups from their sums, (n, 5); NaN or inf where undefined."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         weight = sums[:, WEIGHT]
@@ -192,11 +182,11 @@ def calibration_errors(bins: Array) -> dict[str, Array]:
         }
 
 
-def finite(value: float) -> float | None:
-    """Return a number, or None if it is NaN or infinite."""
-    return float(value) if math.isfinite(value) else None
-
-
 def exact(value: float) -> float:
     """Return a sum of weights, as an int if it is integral."""
     return int(value) if float(value).is_integer() else value
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    """Return a quotient, or None if it isn't defined or not finite."""
+    return finite(part / whole) if whole else None

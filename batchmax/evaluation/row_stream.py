@@ -102,6 +102,23 @@ def refuse_bytes(options: InputOptions) -> None:
         )
 
 
+def refuse_single_pass(src: Any, why: str) -> None:
+    """Raise if an input is an Arrow stream that can be read only once, such as a reader of record batches.
+
+    Tables, data frames and query results can be read again. They have a length, which readers don't have.
+
+    Raises
+    ------
+    UsageError
+        The input can be read only once; ``why`` that isn't enough.
+    """
+    if hasattr(src, "__arrow_c_stream__") and not hasattr(src, "__len__"):
+        raise UsageError(
+            f"a stream can be read only once, and {why}",
+            remedy="give paths, or a table or data frame (pyarrow, pandas, Polars, DuckDB)",
+        )
+
+
 def row_batches(
     source: Source, progress: Progress | None = None, warnings: list[str] | None = None
 ) -> Generator[RowBatch, None, None]:
@@ -161,7 +178,7 @@ def read_if_stdin(src: Any, options: InputOptions) -> Any:
 def schema_of(src: Any, options: InputOptions) -> pa.Schema:
     """Return the schema of a table or of the first file, without opening the source; of other streams an empty one."""
     if hasattr(src, "__arrow_c_stream__"):
-        found = getattr(src, "schema", None)
-        return found if isinstance(found, pa.Schema) else pa.schema([])
+        schema = getattr(src, "schema", None)
+        return schema if isinstance(schema, pa.Schema) else pa.schema([])
     first = find_files(paths_of(src), options.storage_options)[0]
     return arrow_schema(open_file(first, options.storage_options))

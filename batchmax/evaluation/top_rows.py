@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.errors import UsageError
+from batchmax.runtime.text import quantity
 
 
 class TopRows:
@@ -20,7 +21,7 @@ class TopRows:
     Parameters
     ----------
     n
-        How many rows to keep.
+        How many rows to keep; may be 0.
     schema
         The schema of the rows.
     limit
@@ -48,19 +49,21 @@ class TopRows:
         UsageError
             The kept rows exceed the limit.
         """
+        if not self._n:
+            return
         is_full = len(self._values) == self._n
         rows = np.flatnonzero(values > self._values[-1] if is_full else ~np.isnan(values))
         if not len(rows):
             return
         rows = rows[_descending(values[rows])[: self._n]]
-        found = pa.Table.from_arrays(list(columns_of(rows)), schema=self.table.schema)
+        added = pa.Table.from_arrays(list(columns_of(rows)), schema=self.table.schema)
         both = np.concatenate([self._values, values[rows]])
         order = _descending(both)[: self._n]
-        self.table = pa.concat_tables([self.table, found]).take(pa.array(order)).combine_chunks()
+        self.table = pa.concat_tables([self.table, added]).take(pa.array(order)).combine_chunks()
         self._values = both[order]
         if self.table.nbytes > self._limit:
             raise UsageError(
-                f"{len(order):,} rows take {self.table.nbytes / 2**20:,.0f} MiB; the limit is "
+                f"{quantity(len(order), 'row takes', 'rows take')} {self.table.nbytes / 2**20:,.0f} MiB; the limit is "
                 f"{self._limit / 2**20:,.0f} MiB",
                 where="--memory-limit",
                 remedy="select fewer rows or columns, or raise the limit",

@@ -85,12 +85,10 @@ def worst_rows(
         raise UsageError(
             f"{n!r} is not a positive integer", where="--worst", remedy="give a number of rows: --worst 20"
         )
-    if options.label == "none":
-        raise _no_labels()
     refuse_bytes(options)
     source = open_rows(src, options, NEEDED)
     if source.job.label is None:
-        raise _no_labels()
+        raise UsageError("losses need labels", where="--worst", remedy="name their column: --label NAME")
     progress = progress or Progress()
     report_source(source, progress)
     rows = WorstRows(source.job, n)
@@ -164,7 +162,3 @@ class WorstRows:
             pa.array(scores.values["confidence"][rows]),
             pa.array(losses[rows]),
         ]
-
-
-def _no_labels() -> UsageError:
-    return UsageError("losses need labels", where="--worst", remedy="name their column: --label NAME")

@@ -23,6 +23,7 @@ from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.signal_guard import uninterrupted
+from batchmax.runtime.text import quantity
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.sinks.codecs import output_codecs, output_split
 from batchmax.sinks.commit.destination import Location
@@ -100,7 +101,7 @@ class FileJob:
                 self._hold(summary, reason)
             if not self._commit.main.is_file:
                 rows = [part.rows for part in plan_parts(source.group_rows(), source.row_bytes)]
-                self._progress.detail(f"parts: {len(rows):,}, of at most {max(rows, default=0):,} rows")
+                self._progress.detail(f"parts: {len(rows):,}, of at most {quantity(max(rows, default=0), 'row')}")
             self._publish(summary)
         return summary
 

@@ -17,7 +17,7 @@ from batchmax.jobs.score_stage import ScoreStage
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
-from batchmax.runtime.text import printable
+from batchmax.runtime.text import printable, quantity
 from batchmax.sources.chunks import limited
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
@@ -96,13 +96,13 @@ def read_token(inputs: list[str], row: int, token: int, options: ScoreOptions) -
         if first <= token < count:
             origin = f"{printable(chunk.origin.file)}: row {row:,}, token {token:,}"
             return origin, chunk.unit(token - first, source.job), source.job
-    what = f"token {token:,} is not one of the {count:,} tokens of row {row:,}"
+    what = f"token {token:,} is out of range for row {row:,}, which has {quantity(count, 'token')}"
     raise UsageError(what, where="--token", remedy="tokens count from 0")
 
 
 def _chunks(source: ParquetSource, row: int) -> Iterator[TokenChunk]:
     if row >= source.n_rows:
-        what = f"row {row:,} is not one of the {source.n_rows:,} rows"
+        what = f"row {row:,} is out of range for {quantity(source.n_rows, 'row')}"
         raise UsageError(what, where="--row", remedy="rows count from 0")
     parts = plan_parts(source.group_rows(), source.row_bytes)
     chunks = source.chunks(parts, ReadPlan(source.job.columns_read), row)

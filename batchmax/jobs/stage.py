@@ -15,9 +15,10 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.activations import ACTIVATIONS
 from batchmax.errors import GateError
-from batchmax.options.gates import SCORE_FIGURES, Gate
+from batchmax.options.gates import SCORE_FIGURES, Gate, infinite_losses
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_assembler import CompletedRows
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.scoring.tally import Tally
@@ -84,11 +85,12 @@ class Stage(ABC):
         """
         result = self.compute(chunk, buffers)
         if self._gate is not None:
-            counted = self._earlier_parts, self.tally
-            counts = {name: sum(getattr(one, name) for one in counted) for name in ("bad_rows", "infinite_losses")}
+            tallies = self._earlier_parts, self.tally
+            rows = quantity(sum(one.rows for one in tallies), "row")
+            counts = {name: sum(getattr(one, name) for one in tallies) for name in ("bad_rows", "infinite_losses")}
             if self._gate.is_decided(counts):
                 raise GateError(
-                    f"--fail-if {self._gate.condition!r} is true after {sum(one.rows for one in counted):,} rows",
+                    f"--fail-if {self._gate.condition!r} is true after {rows}",
                     where=self._out,
                     remedy="the run was stopped and nothing is written; fix the input, or change the condition",
                 )
@@ -128,10 +130,9 @@ class Stage(ABC):
     def late_warnings(self) -> list[str]:
         """Return the warnings that are known only at the end."""
         job = self._source.job
-        if not self.tally.infinite_losses:
+        rows = infinite_losses(self.tally.infinite_losses, "row" if job.nesting is None else "token")
+        if not rows:
             return []
-        units = "rows" if job.nesting is None else "tokens"
-        rows = f"{self.tally.infinite_losses:,} {units} have an infinite loss"
         lacks = "logit -inf" if ACTIVATIONS[job.options.activation].is_log_linear else "probability 0"
         return [f"{rows}, because a class of the label has {lacks}; the mean loss is not defined"]
 
@@ -163,4 +164,4 @@ class Stage(ABC):
         """Return why the condition is true for a summary; an empty string if it isn't, or there is none."""
         if self._gate is None:
             return ""
-        return self._gate.failure(summary.figures(has_labels=self._source.job.label is not None))
+        return self._gate.failure(summary.metrics(has_labels=self._source.job.label is not None))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from batchmax.errors import UsageError
+from batchmax.runtime.text import quantity
 from batchmax.statuses import STATUS_NAMES, Status
 
 COUNTS = ("bad_rows", "infinite_losses")
@@ -77,7 +78,7 @@ def infinite_losses(count: int, of: str = "row") -> str:
     """Return that some losses are infinite, or an empty string if none is."""
     if not count:
         return ""
-    return f"{count:,} {of}s have an infinite loss" if count > 1 else f"1 {of} has an infinite loss"
+    return f"{quantity(count, f'{of} has', f'{of}s have')} an infinite loss"
 
 
 class Gate:

@@ -21,7 +21,7 @@ from batchmax.options.input_options import MAX_BETA, InputOptions
 from batchmax.reports.collectors import SelectedRow
 from batchmax.reports.html.formatting import ABSENT, number, printable
 from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable, tabulated
-from batchmax.runtime.text import size
+from batchmax.runtime.text import quantity, size
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.parquet_source import Source
 from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
@@ -119,15 +119,15 @@ def worst_table(table: pa.Table) -> TextTable:
     carried = [name for name in table.schema.names if name not in {"file", *place, *FIGURES}]
     names = [*first, *carried[:MOST_COLUMNS]]
     columns = [[shown_value(value) for value in table.column(name)] for name in names]
-    kind = "tokens" if len(place) > 1 else "rows"
-    text = f"The {table.num_rows:,} {kind} with the largest loss, in descending order."
+    kind = "token" if len(place) > 1 else "row"
+    text = f"The {quantity(table.num_rows, kind)} with the largest loss, in descending order."
     if is_one_file and table.num_rows:
         text += f" All are from {printable(table.column('file')[0].as_py(), 300)}."
     if len(carried) > MOST_COLUMNS:
-        text += f" {len(carried) - MOST_COLUMNS:,} more columns: batchmax show --worst {table.num_rows}."
+        text += f" {quantity(len(carried) - MOST_COLUMNS, 'more column')}: batchmax show --worst {table.num_rows}."
     numbers = {at for at, name in enumerate(names) if _is_number(table.schema.field(name).type)}
     return TextTable(
-        f"The worst {kind}",
+        f"The worst {kind}s",
         [printable(name, 60) for name in names],
         list(zip(*columns, strict=True)),
         frozenset(numbers),
@@ -192,7 +192,7 @@ def provenance(source: Source, options: InputOptions, arguments: Mapping[str, An
             "SHA-256 of the footer": lambda file: file.footer_digest()[:16],
         },
     )
-    text = f"and {len(files) - MOST_FILES:,} more files" if len(files) > MOST_FILES else ""
+    text = f"and {quantity(len(files) - MOST_FILES, 'more file')}" if len(files) > MOST_FILES else ""
     if not files:
         text = "The rows came as an Arrow stream."
     inputs = TextTable("Inputs", heading, lines, frozenset({1, 2}), text)
@@ -240,7 +240,7 @@ def _scored(files: Sequence[InputFile]) -> list[Pair]:
 def _row_columns(columns: Sequence[tuple[pa.Field, pa.Array]]) -> list[Pair]:
     shown = [(printable(field.name, 60), shown_value(array[0])) for field, array in columns[:MOST_COLUMNS]]
     more = len(columns) - MOST_COLUMNS
-    return [*shown, *([("", f"and {more:,} more columns")] if more > 0 else [])]
+    return [*shown, *([("", f"and {quantity(more, 'more column')}")] if more > 0 else [])]
 
 
 def _is_number(kind: pa.DataType) -> bool:

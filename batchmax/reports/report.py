@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.evaluate import MOST_BINS, Evaluation, evaluate
-from batchmax.evaluation.row_stream import open_rows, refuse_bytes, row_batches, rows_in
+from batchmax.evaluation.evaluate import Evaluation, evaluate
+from batchmax.evaluation.metrics import check_bins
+from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches, rows_in
 from batchmax.evaluation.worst_rows import NEEDED, WorstRows
 from batchmax.jobs.pipeline import report_source
 from batchmax.options.input_options import InputOptions
@@ -30,6 +29,7 @@ from batchmax.reports.html.page_model import Facts, Provenance
 from batchmax.results import CommandResult
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import Source
@@ -228,8 +228,9 @@ class _PageContent:
         else:
             self.warnings = self._metrics.warnings
             if n_rows != self._metrics.n_rows:
+                first = quantity(self._metrics.n_rows, "row")
                 raise DataError(
-                    f"the input had {self._metrics.n_rows:,} rows in the first pass, and {n_rows:,} in the second",
+                    f"the input had {first} in the first pass, and {n_rows:,} in the second",
                     where=", ".join(file.path for file in self._source.files) or "the stream",
                     remedy="give a file or a table that doesn't change meanwhile",
                 )
@@ -296,12 +297,10 @@ class _SharedProgress(Progress):
 
 
 def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
-    paths = [] if hasattr(src, "__arrow_c_stream__") else paths_of(src)
-    if isinstance(src, pa.RecordBatchReader) or "-" in paths:
-        raise UsageError(
-            "a stream can be read only once, and a report needs two passes",
-            remedy="give a table, or write it to a file",
-        )
+    why = "a report needs two passes"
+    refuse_single_pass(src, why)
+    if not hasattr(src, "__arrow_c_stream__") and "-" in paths_of(src):
+        raise UsageError(f"a stream can be read only once, and {why}", remedy="write it to a file")
     if row is not None and row < 0:
         raise UsageError(f"there is no row {row}", where="--row", remedy="the first is --row 0")
     if not 0 <= worst <= MOST_WORST:
@@ -310,13 +309,13 @@ def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
             where="--worst",
             remedy=f"give a number from 0 to {MOST_WORST}; or: batchmax show --worst {worst}",
         )
-    if not 1 <= bins <= MOST_BINS:
-        raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+    check_bins(bins)
 
 
 def _check_row(row: int | None, n_rows: int | None) -> None:
     if row is not None and n_rows is not None and row >= n_rows:
-        raise UsageError(f"row {row:,} is not one of the {n_rows:,} rows", where="--row", remedy="rows count from 0")
+        what = f"row {row:,} is out of range for {quantity(n_rows, 'row')}"
+        raise UsageError(what, where="--row", remedy="rows count from 0")
 
 
 def _import_page() -> Callable[[Facts], str]:

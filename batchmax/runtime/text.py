@@ -19,6 +19,15 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(quoted[:MAX_LISTED]) + more if quoted else "none"
 
 
+def quantity(count: float, one: str, many: str | None = None) -> str:
+    """Return a number with the singular or the plural of a noun, such as "1 class", "2 classes" or "1,000 rows".
+
+    ``many`` is the plural, if it has other words than the singular with an "s" or "es": ``"row is", "rows are"``.
+    """
+    plural = many or f"{one}{'es' if one.endswith('s') else 's'}"
+    return f"{count:,} {one if count == 1 else plural}"
+
+
 def close_match(name: str, names: Iterable[str]) -> str:
     """Return a hint with the most similar name, or an empty string."""
     near = difflib.get_close_matches(name, list(names), n=1)

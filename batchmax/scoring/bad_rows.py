@@ -10,7 +10,7 @@ from batchmax.columns.arrow import column_array
 from batchmax.columns.job import Job
 from batchmax.columns.matrices import first_row_length, read_matrix
 from batchmax.errors import BadRowError
-from batchmax.runtime.text import close_match
+from batchmax.runtime.text import close_match, quantity
 from batchmax.statuses import Status
 
 
@@ -18,7 +18,7 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
     """Return what is wrong with a bad row, and a hint for this kind of error (empty if there is none)."""
     if status == Status.BAD_LENGTH:
         length = first_row_length(batch.slice(row, 1), job.logits) or 0
-        return f"{length:,} logits, not {job.n_classes:,}", ""
+        return f"{quantity(length, 'logit')}, not {job.n_classes:,}", ""
     if status in {Status.NAN_LOGIT, Status.INF_LOGIT}:
         matrix, _ = read_matrix(batch.slice(row, 1), job.logits, job.n_classes)
         logits = matrix[0]

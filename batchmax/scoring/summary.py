@@ -115,7 +115,7 @@ class ScoreSummary(CommandResult):
             values if self.token_status_counts is not None else {k: values[k] for k in values if k not in TOKEN_FIELDS}
         )
 
-    def figures(self, *, has_labels: bool = True) -> dict[str, Figure]:
+    def metrics(self, *, has_labels: bool = True) -> dict[str, Figure]:
         """Return the metrics that a condition may name, in the order in which they are listed."""
         is_nested = self.token_status_counts is not None
         of, counts = ("token", self.token_status_counts or {}) if is_nested else ("row", self.status_counts)

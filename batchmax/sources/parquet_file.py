@@ -19,6 +19,7 @@ from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.footer import MAGIC, TAIL
 from batchmax.parquet.int96 import footer_without_int96, has_int96, readable
 from batchmax.parquet.writing.column_chunk import METADATA, chunk_range
+from batchmax.runtime.text import quantity
 from batchmax.sources.content_sample import sampled_ranges
 from batchmax.sources.read_errors import DAMAGED, ENCRYPTED_MAGIC, encrypted, read_errors
 from batchmax.sources.schemas.file_columns import FileColumns
@@ -338,7 +339,7 @@ def _check_rows(path: str, metadata: pq.FileMetaData) -> None:
     rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
     if rows != metadata.num_rows:
         raise DataError(
-            f"the row groups have {rows:,} rows, not {metadata.num_rows:,} as the footer says",
+            f"the row groups have {quantity(rows, 'row')}, not {metadata.num_rows:,} as the footer says",
             where=path,
             remedy=DAMAGED,
         )

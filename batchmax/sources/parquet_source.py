@@ -21,6 +21,7 @@ from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
+from batchmax.runtime.text import quantity
 from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
 from batchmax.sources.decode_budget import read_batches
 from batchmax.sources.parquet_file import InputFile, OpenFile, arrow_schema, open_file, pyarrow_only
@@ -185,7 +186,9 @@ class ParquetSource:
                 return file.path, self.partitions.added(self._one_row(file, left), index, None)
             left -= file.metadata.num_rows
         raise UsageError(
-            f"row {number:,} is not one of the {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
+            f"row {number:,} is out of range for {quantity(self.n_rows, 'row')}",
+            where="--row",
+            remedy="rows count from 0",
         )
 
     def group_rows(self) -> list[list[int]]:

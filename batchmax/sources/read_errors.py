@@ -13,6 +13,7 @@ from batchmax.errors import BatchmaxError, DataError
 from batchmax.parquet import FooterError, PageError, ThriftError
 from batchmax.parquet.footer import MAGIC
 from batchmax.runtime.arrow_errors import is_damage
+from batchmax.runtime.text import quantity
 
 ENCRYPTED_MAGIC = b"PARE"
 """The first and last four bytes of a file with an encrypted footer."""
@@ -85,7 +86,7 @@ def inspect_command(path: str) -> str:
 
 def wrong_row_count(path: str, group: int, found: int, expected: int) -> DataError:
     """Return the error for a row group with another number of rows than the footer says."""
-    what = f"row group {group} holds {found:,} rows, not {expected:,} as the footer says"
+    what = f"row group {group} holds {quantity(found, 'row')}, not {expected:,} as the footer says"
     return DataError(what, where=path, remedy=DAMAGED)
 
 

@@ -54,6 +54,15 @@ def rows_by_number(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterat
             yield FileRow(start + row, file.path, row, batch)
 
 
+def place_of(files: Sequence[InputFile], number: int) -> tuple[str, int]:
+    """Return the file of a row that is numbered over all files, and the row's number in it; for a stream, its own."""
+    for file in files:
+        if number < file.metadata.num_rows:
+            return file.path, number
+        number -= file.metadata.num_rows
+    return "the stream", number
+
+
 def batch_rows(group: pq.RowGroupMetaData) -> int:
     """Return the number of rows of a row group to decode at once."""
     rows: int = BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)

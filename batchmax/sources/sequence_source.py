@@ -22,6 +22,7 @@ from batchmax.errors import DataError
 from batchmax.kernels.parquet.nested_levels import CONTINUES, NULL
 from batchmax.parquet import SequenceReader
 from batchmax.parquet.reading.raw_pages import pooled_matrix
+from batchmax.runtime.text import quantity
 from batchmax.sources.chunks import MAX_CHUNK_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, Origin
 from batchmax.sources.token_chunks import Position, TokenChunk
 
@@ -87,7 +88,7 @@ def from_matrices(
         tokens = int(np.count_nonzero(is_token))
         is_first = events != CONTINUES
         if not len(events):
-            raise DataError(f"the logits column ends after {done:,} rows")
+            raise DataError(f"the logits column ends after {quantity(done, 'row')}")
         if is_first[0] == (first > 0):
             # Inside a row (first > 0), the first token must continue it; otherwise it must begin a row.
             raise DataError("the repetition levels of the logits are inconsistent")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
+from batchmax.runtime.text import quantity
 from batchmax.storage.file_names import composed
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
 
@@ -172,8 +173,12 @@ def without_other_runs(names: Sequence[str], read: Callable[[str], Manifest | No
         parts = [composed(f"{root}{part}") for part in manifest.parts]
         listed.update(parts)
         if whole and (missing := [part for part in parts if part not in there]):
-            what = f"{len(missing):,} parts that the manifest lists are missing; this is the first"
-            raise DataError(what, where=missing[0], remedy="write the output again, or name the files that exist")
+            what = quantity(len(missing), "part that the manifest lists is", "parts that the manifest lists are")
+            raise DataError(
+                f"{what} missing; this is the first",
+                where=missing[0],
+                remedy="write the output again, or name the files that exist",
+            )
     kept = [name for name in names if composed(name) in listed or not _is_unpublished(name, published)]
     _refuse_unpublished([name for name in kept if composed(name) not in listed], whole=whole)
     return [name for name in kept if name.rpartition("/")[2] != MANIFEST]

@@ -26,6 +26,7 @@ from pyarrow import fs
 
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.runtime.lazy_imports import allow_imports
+from batchmax.runtime.text import quantity
 from batchmax.storage.file_names import name_order
 
 T = TypeVar("T")
@@ -175,7 +176,7 @@ class Store:
         found = self.info()
         if found is None or found.size != size:
             stored = 0 if found is None else found.size
-            what = f"{stored:,} of {size:,} bytes were stored"
+            what = f"{stored:,} of {quantity(size, 'byte was', 'bytes were')} stored"
             raise OutputError(what, where=self.uri, remedy="run the command again")
 
     def _info(self, info: fs.FileInfo) -> ObjectInfo:
@@ -281,7 +282,7 @@ def read_exactly(stream: pa.NativeFile, start: int, size: int) -> bytes:
     """
     data = stream.read_at(size, start)
     if len(data) != size:
-        raise ConnectionError(f"received {len(data):,} of {size:,} bytes")
+        raise ConnectionError(f"received {len(data):,} of {quantity(size, 'byte')}")
     return bytes(data)
 
 

@@ -21,6 +21,7 @@ from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.columns.matrices import read_matrix
 from batchmax.errors import DataError, UsageError
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
+from batchmax.runtime.text import quantity
 from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, STATUS_NAMES, Status
 from batchmax.verification.scored_output import ScoredOutput
 
@@ -202,7 +203,9 @@ class RowReader:
     def _top_k(self, batch: pa.RecordBatch, name: str, has_probs: Array) -> Array:
         array, k = column_array(batch, name), self._options.top_k or 0
         lengths = pc.fill_null(pc.list_value_length(array), k).to_numpy(zero_copy_only=False)
-        fail_at_first(has_probs & (lengths != k), lambda row: f"{name} has {lengths[row]} values, not {k}")
+        fail_at_first(
+            has_probs & (lengths != k), lambda row: f"{name} has {quantity(int(lengths[row]), 'value')}, not {k}"
+        )
         flat = array.flatten()
         if pa.types.is_string(flat.type):
             flat = pc.index_in(flat, value_set=self._classes)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from batchmax.columns.arrow import plain_array
 from batchmax.errors import BatchmaxError, DataError
 from batchmax.parquet.int96 import converted, raw_of
+from batchmax.runtime.text import quantity
 from batchmax.scoring.score_rows import carried_columns, read_rows
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.sinks.metadata import input_fingerprints
@@ -142,7 +143,7 @@ class Recomputation:
         where = self._output.path
         count = sum(one.get("files", 1) for one in known)
         if len(files) != count:
-            what = f"the output was made from {count:,} files, not from {len(files):,}"
+            what = f"the output was made from {quantity(count, 'file')}, not from {len(files):,}"
             raise DataError(what, where=where, remedy=SAME_INPUTS)
         if count != len(known):
             if known not in (input_fingerprints(files), input_fingerprints(files, samples=False)):
@@ -151,7 +152,7 @@ class Recomputation:
         for file, stored in zip(files, known, strict=True):
             sample = stored.get("sample_sha256")
             if file.size != stored["size"]:
-                what = f"the file has {file.size:,} bytes, but had {stored['size']:,}"
+                what = f"the file has {quantity(file.size, 'byte')}, but had {stored['size']:,}"
             elif file.footer_digest() != stored["footer_sha256"]:
                 what = "the footer is not the same as"
             elif sample is not None and file.sample_digest != sample:
@@ -172,12 +173,13 @@ class Recomputation:
             )
         dropped = self.n_rows - output.n_rows
         if dropped and (dropped < 0 or job.options.on_bad_row != "drop"):
-            what = f"the output has {output.n_rows:,} rows, but the inputs have {self.n_rows:,}"
+            what = f"the output has {quantity(output.n_rows, 'row')}, but the inputs have {self.n_rows:,}"
             raise output_error(what, output.path)
         if not output.is_folder or job.options.limit is not None:
             return
         if len(self._parts) != len(output.files):
-            what = f"the output has {len(output.files):,} parts, but score makes {len(self._parts):,} from these inputs"
+            made = quantity(len(output.files), "part")
+            what = f"the output has {made}, but score makes {len(self._parts):,} from these inputs"
             raise output_error(what, output.path)
 
     def _input_rows(self, numbers: Sequence[int]) -> list[int]:
@@ -201,7 +203,8 @@ class Recomputation:
             if first >= self.n_rows:
                 break
         if kept != self._output.n_rows:
-            what = f"the output has {self._output.n_rows:,} rows, but {kept:,} rows of the inputs are not bad"
+            what = f"the output has {quantity(self._output.n_rows, 'row')}, but "
+            what += f"{quantity(kept, 'row of the inputs is', 'rows of the inputs are')} not bad"
             raise output_error(what, self._output.path)
         return input_rows
 
@@ -218,7 +221,7 @@ class Recomputation:
         given = view.flatten(output_row)
         count = sum(chunk.batch.num_rows for chunk in chunks)
         if given.num_rows != count:
-            raise DataError(f"the row has {given.num_rows:,} tokens, but {count:,} in the input")
+            raise DataError(f"the row has {quantity(given.num_rows, 'token')}, but {count:,} in the input")
         chosen = sorted(self._random.choice(count, min(self._tokens_of_row, count), replace=False).tolist())
         pairs: list[Pair] = []
         first = 0

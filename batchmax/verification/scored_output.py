@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.errors import DataError
+from batchmax.runtime.text import quantity
 from batchmax.sinks.commit.existing_output import SUCCESS, files_in
 from batchmax.sinks.commit.stored_folder import stored_folder
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
@@ -99,7 +100,9 @@ def open_scored_output(path: str, storage: Sequence[str] = ()) -> ScoredOutput:
         if text != texts[0] or not arrow_schema(file).equals(schema):
             raise output_error(f"the metadata or the columns differ from those of {first.path}", file.path)
         if size is not None and file.size != size:
-            raise output_error(f"the file has {file.size:,} bytes, but the manifest lists {size:,}", file.path)
+            raise output_error(
+                f"the file has {quantity(file.size, 'byte')}, but the manifest lists {size:,}", file.path
+            )
     drops = metadata.options.on_bad_row == "drop"
     summaries = [_summary(file) for file in files]
     for file, summary in zip(files, summaries, strict=True):
@@ -120,7 +123,7 @@ def _check_rows(path: str, rows: int, summary: Summary | None, source: str, *, d
         raise output_error(f"{source} has no number of rows", path)
     expected = read - bad if drops else read
     if expected != rows:
-        raise output_error(f"the output has {rows:,} rows, but {source} lists {expected:,}", path)
+        raise output_error(f"the output has {quantity(rows, 'row')}, but {source} lists {expected:,}", path)
 
 
 def _find_parts(path: str, storage: Sequence[str]) -> tuple[Summary | None, dict[str, int | None]]:

@@ -21,6 +21,7 @@ from batchmax.parquet.footer import MAGIC
 from batchmax.parquet.reading.checksums import DamagedPageError, check_pages
 from batchmax.results import CommandResult
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.sources.decode_budget import whole_batches
 from batchmax.sources.parquet_file import InputFile, OpenFile
 from batchmax.sources.read_errors import read_errors
@@ -168,7 +169,7 @@ def verify(
     )
     progress.start(output.n_rows, output.size)
     for one in output.files:
-        progress.note(f"checking {one.path}: {one.metadata.num_rows:,} rows")
+        progress.note(f"checking {one.path}: {quantity(one.metadata.num_rows, 'row')}")
         _check_file(one, output, checks, result, progress)
     result.summary = check_summary(output, checks.counts)
     result.compared = {name: sorted(others) for name, others in checks.compared.items()}
@@ -237,7 +238,7 @@ def _check_rows(file: InputFile, opened: OpenFile, group: int, first: int, check
             raise DataError(error.what, where=where, remedy=CHANGED) from error
         rows += batch.num_rows
     if rows != metadata.num_rows:
-        what = f"row group {group} has {rows:,} rows, but the footer lists {metadata.num_rows:,}"
+        what = f"row group {group} has {quantity(rows, 'row')}, but the footer lists {metadata.num_rows:,}"
         raise DataError(what, where=file.path, remedy=DAMAGED)
     return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -153,3 +154,32 @@ def test_rows_of_folders_name_their_files(run, tmp_path):
         (str(tmp_path / "a" / f"{part}.parquet"), row) for part in range(3) for row in range(5)
     ]
     assert all(row["file_b"] == row["file"].replace("/a/", "/b/") for row in found)
+
+
+def test_messages_about_b_name_the_options_of_b(run, tmp_path, monkeypatch):
+    """Errors, notes and warnings about the second input advise ``--logits-b``, ``--input-b`` and ``--label-b``.
+
+    An option that was given for both inputs keeps its name where it is wrong, and the remedy is the option of b alone.
+    """
+    random = np.random.default_rng(3)
+    z, labels = random.normal(size=(30, 3)), random.integers(0, 3, 30)
+    probs = (np.exp(z) / np.exp(z).sum(1, keepdims=True)).tolist()
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"logits": z.tolist(), "label": labels}), "a.parquet")
+    rows = {"z": z.tolist(), "y": z.tolist(), "label": labels}
+    pq.write_table(pa.table(rows), "two.parquet")
+    pq.write_table(pa.table({"logits": probs, "label": labels}), "unnamed.parquet")
+    pq.write_table(pa.table({"probs": probs, "label": labels}), "probs.parquet")
+    pq.write_table(pa.table({"logits": z.tolist(), "label": [str(at) for at in labels]}), "text.parquet")
+
+    def told(*words):
+        _, _, err = run("a.parquet", *words)
+        return " ".join(err.split())
+
+    assert "choose one: --logits-b NAME" in told("two.parquet")
+    assert "two.parquet: --logits: there is no column 'logits'" in told("two.parquet", "--logits", "logits")
+    assert "; if they are logits: --input-b logits" in told("probs.parquet", "-v")
+    assert "b: the rows look like probabilities; if they are: --input-b probs" in told("unnamed.parquet")
+    assert "--label-b" in told("text.parquet")
+    for words in (["two.parquet"], ["probs.parquet", "-v"], ["unnamed.parquet"], ["text.parquet"]):
+        assert not re.search(r"--(logits|input|label)(?![\w-])", told(*words)), words

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchmax.cli.render.formatting import duration, number, size
-from batchmax.runtime.text import printable, shell_word
+from batchmax.runtime.text import printable, quantity, shell_word
 
 
 @given(st.text(st.characters(exclude_categories=[])))
@@ -90,3 +90,12 @@ def test_shell_word_is_the_name_again_in_a_shell(name):
 def test_shell_word_leaves_plain_names_alone():
     """Names that need no quotes get none."""
     assert shell_word("a/b-c.parquet") == shlex.quote("a/b-c.parquet") == "a/b-c.parquet"
+
+
+def test_quantities_have_the_right_number():
+    """One is followed by the singular, and every other count by the plural, with separators."""
+    assert quantity(1, "row") == "1 row"
+    assert quantity(0, "row") == "0 rows"
+    assert quantity(2, "class") == "2 classes"
+    assert quantity(1234, "row is", "rows are") == "1,234 rows are"
+    assert quantity(1, "row is", "rows are") == "1 row is"

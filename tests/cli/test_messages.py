@@ -334,7 +334,7 @@ def test_rows_that_are_all_held_out(run, tmp_path):
         if code:
             assert "there are no rows to fit to (1 ok, 1 held out)" in err
         else:
-            assert "none of the 1 rows was held out, so there are no metrics before and after" in err
+            assert "the only row was not held out, so there are no metrics before and after" in err
         assert "--holdout 0" in err
     assert seen == {0, 1}
     assert run(*words, "--holdout", "0")[0] == 0
@@ -356,6 +356,38 @@ def test_why_there_is_nothing_to_fit_to(z, labels, what):
     with pytest.raises(DataError) as caught:
         batchmax.calibrate(table)
     assert what in caught.value.what
+
+
+def test_messages_about_sequences_count_tokens(run, tmp_path):
+    """For sequences, what is fitted to and held out are tokens, and the messages say so."""
+    logits = Z[:5].tolist()
+    pq.write_table(
+        pa.table({"logits": [logits, logits[:2]], "label": [[0, 1, 2, 0, 1], [0, 2]]}), tmp_path / "x.parquet"
+    )
+    words = ["calibrate", "x.parquet", "-o", "c.json", "--if-exists", "overwrite"]
+    shown = set()
+    for seed in range(12):
+        code, out, err = run(*words, "--holdout", "0.5", "--seed", seed)
+        shown |= set(
+            re.findall(r"none of the \d+ \w+ was|no \w+ to fit to|\d+ held-out \w+|fitted to \d+ \w+", out + err)
+        )
+        assert code == 0 or "no tokens to fit to" in err
+    assert {"none of the 7 tokens was", "no tokens to fit to", "5 held-out tokens", "fitted to 2 tokens"} <= shown
+    assert "unit" not in json.loads((tmp_path / "c.json").read_text())
+    logits[0][0] = -math.inf
+    pq.write_table(pa.table({"logits": [logits], "label": [[0, 1, 2, 0, 1]]}), tmp_path / "x.parquet")
+    err = " ".join(run(*words, "--holdout", "0")[2].split())
+    assert "1 token has an infinite loss at every temperature; the metrics leave it out" in err
+
+
+def test_messages_about_one_row_use_the_singular(run, tmp_path):
+    """A count of one is followed by a noun and a verb in the singular."""
+    write(tmp_path / "one.parquet", [[-math.inf, 1.0, 0.0]], [0])
+    write(tmp_path / "two.parquet", Z[:2], LABELS[:2])
+    assert "1 row has an infinite loss" in run("evaluate", "one.parquet")[2]
+    assert "1 row, but 2 in two.parquet" in run("compare", "one.parquet", "two.parquet")[2]
+    assert "row 3 is out of range for 1 row" in run("show", "one.parquet", "--row", "3")[2]
+    assert "  1 pair\n" in run("compare", "one.parquet", "one.parquet", "--label", "none")[1]
 
 
 def test_rows_that_are_left_out_are_counted():

@@ -21,7 +21,9 @@ from batchmax.evaluation import calibration_rows as module
 from tests.support.paths import DATA
 from tests.support.requirements import optional
 
+duckdb = optional("duckdb")
 optimize = optional("scipy.optimize")
+pl = optional("polars")
 special = optional("scipy.special")
 
 DIGITS = DATA / "digits.parquet"
@@ -128,6 +130,39 @@ def test_it_depends_on_neither_row_groups_nor_memory_nor_threads(tmp_path):
     other = batchmax.calibrate(str(path), seed=1)
     assert other.n_fit + other.n_holdout == 4000
     assert other.nll_before != found[0].nll_before
+
+
+@pytest.mark.parametrize("kind", ["batch", "polars", "pandas", "duckdb"])
+@pytest.mark.parametrize("share", [1, 10**9])
+def test_data_frames_give_the_result_of_tables(kind, share, monkeypatch):
+    """Inputs that can be read several times are calibrated, whether or not their rows are kept in memory."""
+    monkeypatch.setattr(module, "SHARE", share)
+    table = table_of(*drawn(500))
+    frames = {
+        "batch": lambda: table.combine_chunks().to_batches()[0],
+        "polars": lambda: pl.from_arrow(table),
+        "pandas": table.to_pandas,
+        "duckdb": lambda: duckdb.connect().from_arrow(table),
+    }
+    expected, found = batchmax.calibrate(table), batchmax.calibrate(frames[kind]())
+    assert (found.n_fit, found.n_holdout, found.temperature) == (
+        expected.n_fit,
+        expected.n_holdout,
+        pytest.approx(expected.temperature, rel=1e-6),
+    )
+
+
+def test_a_reader_is_refused():
+    """A reader of record batches is rejected, and the error names the types that are accepted."""
+    with pytest.raises(UsageError, match=r"only once, and calibration needs several passes; give paths, or a table or"):
+        batchmax.calibrate(table_of(*drawn(50)).to_reader())
+
+
+@pytest.mark.parametrize("bins", [0, -1, 1001, 2.5])
+def test_the_number_of_bins_is_checked(bins):
+    """A number of bins that isn't from 1 to 1000 is rejected."""
+    with pytest.raises(UsageError, match=r"--bins: .* is out of range; give a number from 1 to 1000"):
+        batchmax.calibrate(table_of(*drawn(50)), bins=bins)
 
 
 def test_odd_rows_are_left_out():

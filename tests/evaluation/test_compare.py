@@ -10,9 +10,10 @@ import pytest
 
 import batchmax
 from tests.support.comparisons import K, assert_close, expected, logits_of, rows_of, write
-from tests.support.requirements import package
+from tests.support.requirements import optional, package
 from tests.support.rows import INF, NAN
 
+duckdb = optional("duckdb")
 log_softmax = package("scipy.special").log_softmax
 rel_entr = package("scipy.special").rel_entr
 softmax = package("scipy.special").softmax
@@ -225,6 +226,18 @@ def test_invalid_options_are_refused(tmp_path, options, what):
     path = write(rows_of(10), tmp_path / "a.parquet")
     with pytest.raises(batchmax.UsageError, match=what):
         batchmax.compare(path, path, **options)
+
+
+def test_an_open_result_on_the_same_connection_is_an_error_with_a_remedy(tmp_path):
+    """Relations of one DuckDB connection can't be read at the same time; the error names a way that works."""
+    connection = duckdb.connect()
+    a, b = (connection.from_arrow(rows_of(50, number)) for number in (1, 2))
+    for run in (lambda: batchmax.compare(a, b), lambda: batchmax.report(a, str(tmp_path / "report.html"))):
+        with pytest.raises(batchmax.DataError, match=r"open result.*; .* make a table first: relation\.to_arrow_table"):
+            run()
+    found = batchmax.compare(a.to_arrow_table(), b.to_arrow_table())
+    assert found.mean_kl == batchmax.compare(rows_of(50, 1), rows_of(50, 2)).mean_kl
+    assert batchmax.compare(a, duckdb.connect().from_arrow(rows_of(50, 2))).mean_kl == found.mean_kl
 
 
 def test_true_condition_raises_gate_error():

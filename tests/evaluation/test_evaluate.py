@@ -428,6 +428,14 @@ def test_any_number_of_groups_that_come_together(order, tmp_path, monkeypatch):
         batchmax.evaluate(str(path), by="key", out=str(tmp_path / "n.parquet"), memory_limit="256MiB")
 
 
+def test_an_input_without_rows_has_no_groups(tmp_path):
+    """Without rows, there are no groups, and the table of groups has no rows."""
+    rows = pa.table({"logits": pa.array([], pa.list_(pa.float32(), 3)), "label": pa.array([], pa.int64())})
+    rows = rows.append_column("kind", pa.array([], pa.string()))
+    assert batchmax.evaluate(rows, by="kind", out=str(tmp_path / "out.parquet")).slices == {"kind": []}
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
 def test_the_table_of_figures(tmp_path):
     """Without groups the table has one row per metric; an existing file is replaced only with ``overwrite``."""
     out = tmp_path / "m.parquet"

@@ -161,7 +161,7 @@ def test_infinite_losses_warn_and_leave_no_mean(tmp_path):
     pq.write_table(pa.table({"logits": logits, "label": [0, 0]}), tmp_path / "in.parquet")
     summary = score(tmp_path / "in.parquet", tmp_path / "out.parquet")
     assert (summary.infinite_losses, summary.mean_loss, summary.perplexity, summary.accuracy) == (1, None, None, 0.0)
-    assert "1 rows have an infinite loss" in summary.warnings[0]
+    assert "1 row has an infinite loss" in summary.warnings[0]
     assert json.loads(summary.to_json())["status_counts"] == {"masked_label": 1, "ok": 1}
 
 

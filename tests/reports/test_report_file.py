@@ -132,8 +132,8 @@ def test_failed_write_leaves_no_file(tmp_path, monkeypatch):
 
 WRONG = {
     "another ending": ({"out": "x.parquet"}, r"must end in \.html"),
-    "a row that is not there": ({"row": 899}, "not one of the 899 rows"),
-    "a row after the limit": ({"row": 10, "limit": 10}, "not one of the 10 rows"),
+    "a row that is not there": ({"row": 899}, "out of range for 899 rows"),
+    "a row after the limit": ({"row": 10, "limit": 10}, "out of range for 10 rows"),
     "a negative row": ({"row": -1}, "no row -1"),
     "too many worst rows": ({"worst": 101}, "0 to 100"),
     "no bins": ({"bins": 0}, "--bins"),

@@ -171,7 +171,7 @@ def test_weights_by_name_are_weights_by_class():
 
 @pytest.mark.parametrize(
     ("weights", "says"),
-    [((1.0,), "1 weights for 3"), ({"a": 1.0, "b": 1.0}, "'c' has no"), ({"x": 1.0}, "no class 'x'")],
+    [((1.0,), "1 weight for 3"), ({"a": 1.0, "b": 1.0}, "'c' has no"), ({"x": 1.0}, "no class 'x'")],
 )
 def test_wrong_number_of_weights_is_refused(weights, says):
     """There must be one weight for each class, and none for other classes."""

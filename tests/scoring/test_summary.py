@@ -135,7 +135,7 @@ def test_the_summary_has_the_names_of_the_documents():
         "infinite_losses", "status_counts", "files", "bytes_read", "bytes_written", "seconds", "warnings", "version",
     }  # fmt: skip
     of_tokens = {"n_tokens", "bits_per_token", "bits_per_byte"}
-    assert tuple(ScoreSummary().figures()) == SCORE_FIGURES
+    assert tuple(ScoreSummary().metrics()) == SCORE_FIGURES
     assert set(SCORE_FIGURES) - of_tokens <= set(ScoreSummary().as_dict())
     assert set(SCORE_FIGURES) <= set(ScoreSummary(token_status_counts={}).as_dict())
 

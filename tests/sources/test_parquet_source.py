@@ -125,7 +125,7 @@ def test_one_row_over_all_files(tmp_path):
         assert path == str(tmp_path / f"{0 if row < 5 else 2}.parquet")
         assert batch["id"].to_pylist() == [row]
     for row in (-1, 10):
-        with pytest.raises(UsageError, match="is not one of the 10 rows"):
+        with pytest.raises(UsageError, match="is out of range for 10 rows"):
             source.row(row)
 
 

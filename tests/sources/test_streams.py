@@ -137,7 +137,7 @@ def test_a_map_without_keys():
                 continue
             if not pa.types.is_map(stream.schema.types[-1]):
                 continue
-            with pytest.raises(DataError, match=r"batch 0, column 'x': .*1 map keys or run ends are null"):
+            with pytest.raises(DataError, match=r"batch 0, column 'x': .*1 map key or run end is null"):
                 list(stream)
             refused += 1
     assert refused == 1

@@ -136,7 +136,7 @@ def test_a_part_that_is_missing_is_named(inputs, tmp_path):
     batchmax.score(inputs, tmp_path / "out")
     (tmp_path / "out" / "day=2" / "part-00000.parquet").unlink()
     for path in (tmp_path / "out", tmp_path):
-        with pytest.raises(DataError, match=r"day=2/part-00000\.parquet: 1 parts that the manifest lists are missing"):
+        with pytest.raises(DataError, match=r"day=2/part-00000\.parquet: 1 part that the manifest lists is missing"):
             find_files([path])
     assert find_files([tmp_path / "out" / "*" / "part*"]) == [str(tmp_path / "out" / "day=1" / "part-00000.parquet")]
 

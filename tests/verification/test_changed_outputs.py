@@ -198,7 +198,7 @@ def test_other_inputs_are_found(tmp_path, logits, out):
     other = write_rows(tmp_path / "other.parquet", 61)
     assert "bytes" in refusal(out, other)
     again = shutil.copy(logits, tmp_path / "again.parquet")
-    assert "made from 1 files, not from 2" in refusal(out, logits, again)
+    assert "made from 1 file, not from 2" in refusal(out, logits, again)
     table = pq.read_table(logits)
     sizes = set()
     for model in ("one", "two"):

@@ -13,28 +13,28 @@ from rich.text import Text
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, duration, number
 from batchmax.evaluation.comparison.result import Comparison
-from batchmax.runtime.text import printable
+from batchmax.runtime.text import printable, quantity
 
 LONGEST = 40
 """Most characters to show of a name."""
 
 
-def show(found: Comparison) -> None:
+def show(result: Comparison) -> None:
     """Print the comparison."""
     tables.show_pairs(
         [
-            ("A", _files(found.files_a)),
-            ("B", _files(found.files_b)),
-            ("rows", _rows(found)),
-            *_losses(found),
-            *_flips(found),
-            ("agreement", _share(found.agreement, "of predictions")),
-            ("mean KL(A‖B)", _divergence(found)),
-            ("time", duration(found.seconds)),
+            ("A", _files(result.files_a)),
+            ("B", _files(result.files_b)),
+            ("rows", _rows(result)),
+            *_losses(result),
+            *_flips(result),
+            ("agreement", ABSENT if result.agreement is None else f"{100 * result.agreement:.6g} % of predictions"),
+            ("mean KL(A‖B)", _divergence(result)),
+            ("time", duration(result.seconds)),
         ]
     )
-    if found.moved:
-        _show_moved(found)
+    if result.moved:
+        _show_moved(result)
 
 
 def _files(files: Sequence[str]) -> str:
@@ -43,56 +43,59 @@ def _files(files: Sequence[str]) -> str:
     return printable(files[0]) + (f" and {number(len(files) - 1)} more" if len(files) > 1 else "")
 
 
-def _rows(found: Comparison) -> str:
-    pairs = "pairs" if found.tokens_only_a is None else "pairs of sequences"
-    parts = [f"{number(found.n_rows)} {pairs}" + (f" by {printable(found.key)}" if found.key is not None else "")]
+def _rows(result: Comparison) -> str:
+    pairs = ("pair", None) if result.tokens_only_a is None else ("pair of sequences", "pairs of sequences")
+    parts = [quantity(result.n_rows, *pairs) + (f" by {printable(result.key)}" if result.key is not None else "")]
     for count, what in (
-        (found.only_a, "only in A"),
-        (found.only_b, "only in B"),
-        (found.bad_rows, "left out because a row is bad" if found.tokens_only_a is None else "with a bad token"),
-        (found.tokens_only_a or 0, "tokens only in A"),
-        (found.tokens_only_b or 0, "tokens only in B"),
+        (result.only_a, "only in A"),
+        (result.only_b, "only in B"),
+        (result.bad_rows, "left out because a row is bad" if result.tokens_only_a is None else "with a bad token"),
     ):
         if count:
             parts.append(f"{number(count)} {what}")
-    if found.tokens_only_a is not None and found.mean_loss_a is not None:
-        parts.append(f"{number(found.n_judged)} tokens with a loss")
-    elif found.mean_loss_a is not None and found.n_judged < found.n_rows - found.bad_rows:
-        parts.append(f"{number(found.n_judged)} with a label")
+    parts += [
+        f"{quantity(count, 'token')} only in {name}"
+        for count, name in ((result.tokens_only_a, "A"), (result.tokens_only_b, "B"))
+        if count
+    ]
+    if result.tokens_only_a is not None and result.mean_loss_a is not None:
+        parts.append(f"{quantity(result.n_judged, 'token')} with a loss")
+    elif result.mean_loss_a is not None and result.n_judged < result.n_rows - result.bad_rows:
+        parts.append(f"{number(result.n_judged)} with a label")
     return ", ".join(parts)
 
 
-def _losses(found: Comparison) -> list[tuple[str, str]]:
-    if found.infinite_losses_a is None:
+def _losses(result: Comparison) -> list[tuple[str, str]]:
+    if result.infinite_losses_a is None:
         return [("losses", "none, because there are no labels")]
-    pairs = [("mean loss", _change(found.mean_loss_a, found.mean_loss_b, found.mean_loss_change))]
-    if found.mean_loss_change_low is not None:
-        low, high = _signed(found.mean_loss_change_low), _signed(found.mean_loss_change_high)
+    pairs = [("mean loss", _change(result.mean_loss_a, result.mean_loss_b, result.mean_loss_change))]
+    if result.mean_loss_change_low is not None:
+        low, high = _signed(result.mean_loss_change_low), _signed(result.mean_loss_change_high)
         pairs.append(
-            ("  change", f"95 % interval {low} to {high}  (normal approximation, {number(found.n_judged)} pairs)")
+            ("  change", f"95 % interval {low} to {high}  (normal approximation, {number(result.n_judged)} pairs)")
         )
-    if found.infinite_losses_a or found.infinite_losses_b:
-        counts = f"{number(found.infinite_losses_a)} in A, {number(found.infinite_losses_b)} in B"
+    if result.infinite_losses_a or result.infinite_losses_b:
+        counts = f"{number(result.infinite_losses_a)} in A, {number(result.infinite_losses_b)} in B"
         pairs.append(("infinite losses", counts))
     return pairs
 
 
-def _flips(found: Comparison) -> list[tuple[str, str]]:
-    if found.accuracy_a is None or found.accuracy_b is None:
+def _flips(result: Comparison) -> list[tuple[str, str]]:
+    if result.accuracy_a is None or result.accuracy_b is None:
         return []
-    flips = f"{number(found.right_to_wrong)} right → wrong, {number(found.wrong_to_right)} wrong → right"
+    flips = f"{number(result.right_to_wrong)} right → wrong, {number(result.wrong_to_right)} wrong → right"
     return [
-        ("accuracy", _change(found.accuracy_a, found.accuracy_b, found.accuracy_b - found.accuracy_a)),
+        ("accuracy", _change(result.accuracy_a, result.accuracy_b, result.accuracy_b - result.accuracy_a)),
         ("flips", flips),
-        ("  McNemar", f"p = {_short(found.mcnemar_p)} ({found.mcnemar_method})"),
+        ("  McNemar", f"p = {result.mcnemar_p:.3g} ({result.mcnemar_method})"),
     ]
 
 
-def _divergence(found: Comparison) -> str:
-    text = ABSENT if found.mean_kl is None else f"{number(found.mean_kl)} nats"
-    if not found.infinite_kl:
+def _divergence(result: Comparison) -> str:
+    text = ABSENT if result.mean_kl is None else f"{number(result.mean_kl)} nats"
+    if not result.infinite_kl:
         return text
-    infinite = f"infinite for {number(found.infinite_kl)}, where B masks a class and A doesn't"
+    infinite = f"infinite for {number(result.infinite_kl)}, where B masks a class and A doesn't"
     return f"{text} over the pairs where it is finite; {infinite}"
 
 
@@ -105,21 +108,13 @@ def _signed(value: float | None) -> str:
     return ABSENT if value is None else f"{value:+.4g}" if value else "0"
 
 
-def _short(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.3g}"
-
-
-def _share(value: float | None, what: str) -> str:
-    return ABSENT if value is None else f"{100 * value:.6g} % {what}"
-
-
-def _show_moved(found: Comparison) -> None:
-    rows = found.moved
+def _show_moved(result: Comparison) -> None:
+    rows = result.moved
     console = tables.console()
-    measure = "change of the loss" if found.moved_by == "loss" else "KL(A‖B)"
+    measure = "change of the loss" if result.moved_by == "loss" else "KL(A‖B)"
     console.print(Text(f"\nlargest changes, by {measure}", style="bold"))
     table = tables.new_table()
-    names = _shown(found)
+    names = _shown(result)
     for name in names:
         is_text = any(isinstance(row[name], str) for row in rows)
         table.add_column(Text(name.replace("_", " ")), justify="left" if is_text else "right", overflow="fold")
@@ -128,16 +123,16 @@ def _show_moved(found: Comparison) -> None:
     console.print(table)
 
 
-def _shown(found: Comparison) -> list[str]:
+def _shown(result: Comparison) -> list[str]:
     """Return the names of the columns to show, without empty ones."""
-    rows = found.moved
-    names = ["file", "row"] if len(found.files_a) > 1 else ["row"]
+    rows = result.moved
+    names = ["file", "row"] if len(result.files_a) > 1 else ["row"]
     names += ["token"] if "token" in rows[0] else []
-    if found.key is not None:
-        names += ["file_b", "row_b", "key"] if len(found.files_b) > 1 else ["row_b", "key"]
+    if result.key is not None:
+        names += ["file_b", "row_b", "key"] if len(result.files_b) > 1 else ["row_b", "key"]
     names += ["label"] if any(row["label"] is not None for row in rows) else []
     names += ["pred_a", "pred_b"]
-    return [*names, "loss_a", "loss_b", "kl"] if found.moved_by == "loss" else [*names, "kl"]
+    return [*names, "loss_a", "loss_b", "kl"] if result.moved_by == "loss" else [*names, "kl"]
 
 
 def _cell(value: Any) -> str:

@@ -9,7 +9,7 @@ import click
 
 from batchmax.cli.render.formatting import duration, number
 from batchmax.cli.render.tables import console, flagged, new_table, show_pairs
-from batchmax.runtime.text import printable, shell_word
+from batchmax.runtime.text import printable, quantity, shell_word
 
 MOST_ROWS = 20
 """Classes and groups to print; the JSON contains all."""
@@ -18,62 +18,64 @@ GROUP_COLUMNS = ("value", "n_rows", "n_tokens", "accuracy", "mean_loss", "bits_p
 """The third and the sixth exist only for sequences."""
 
 
-def show_evaluation(found: Any) -> None:
+def show_evaluation(result: Any) -> None:
     """Print an evaluation: a :class:`batchmax.evaluation.evaluate.Evaluation`."""
-    tokens = [] if found.n_tokens is None else [("tokens with a loss", number(found.n_tokens))]
-    bits = [("bits per token", found.bits_per_token), ("bits per byte", found.bits_per_byte)]
-    tops = [(f"top-{k} accuracy", number(value)) for k, value in found.top_k_accuracy.items()]
+    tokens = [] if result.n_tokens is None else [("tokens with a loss", number(result.n_tokens))]
+    bits = [("bits per token", result.bits_per_token), ("bits per byte", result.bits_per_byte)]
+    tops = [(f"top-{k} accuracy", number(value)) for k, value in result.top_k_accuracy.items()]
     show_pairs(
         [
-            ("rows", number(found.n_rows)),
+            ("rows", number(result.n_rows)),
             *tokens,
-            ("flagged rows", flagged(found.status_counts)),
-            ("classes", number(found.n_classes)),
-            ("accuracy", number(found.accuracy)),
+            ("flagged rows", flagged(result.status_counts)),
+            ("classes", number(result.n_classes)),
+            ("accuracy", number(result.accuracy)),
             *tops,
-            ("mean loss", number(found.mean_loss)),
-            ("perplexity", number(found.perplexity)),
+            ("mean loss", number(result.mean_loss)),
+            ("perplexity", number(result.perplexity)),
             *((name, number(value)) for name, value in bits if value is not None),
-            ("log likelihood", number(found.log_likelihood)),
-            ("Brier score", number(found.brier)),
-            ("ECE", f"{number(found.ece)}  (over {len(found.bins)} bins)"),
-            ("MCE", number(found.mce)),
-            ("RMSCE", number(found.rmsce)),
-            ("time", duration(found.seconds)),
+            ("log likelihood", number(result.log_likelihood)),
+            ("Brier score", number(result.brier)),
+            ("ECE", f"{number(result.ece)}  (over {quantity(len(result.bins), 'bin')})"),
+            ("MCE", number(result.mce)),
+            ("RMSCE", number(result.rmsce)),
+            ("time", duration(result.seconds)),
         ]
     )
-    rows = found.per_class
+    rows = result.per_class
     if rows:
         few = len(rows) <= MOST_ROWS
         shown = rows if few else sorted(rows, key=lambda one: (one["f1"] is None, one["f1"] or 0.0))[:MOST_ROWS]
         _show("" if few else f"{MOST_ROWS} classes with the lowest F1, of {len(rows):,}", CLASS_COLUMNS, shown)
-    for column, groups in found.slices.items():
+    for column, groups in result.slices.items():
         more = f", {MOST_ROWS} largest groups of {len(groups):,}" if len(groups) > MOST_ROWS else ""
         names = [name for name in GROUP_COLUMNS if not groups or name in groups[0]]
         _show(f"by {printable(column)}{more}", names, groups[:MOST_ROWS])
 
 
-def show_calibration(found: Any, out: str) -> None:
+def show_calibration(result: Any, out: str) -> None:
     """Print a calibration: a :class:`batchmax.evaluation.calibrate.Calibration`."""
 
     def change(before: float | None, after: float | None) -> str:
         return f"{number(before)} → {number(after)}"
 
-    measured = f"{number(found.n_holdout)} held-out rows" if found.n_holdout else "the fitted rows"
-    what = [("temperature", number(found.temperature))]
-    if found.scale is not None:
-        ends = (min(found.scale), max(found.scale), min(found.bias), max(found.bias))
+    measured = (
+        quantity(result.n_holdout, f"held-out {result.unit}") if result.n_holdout else f"the fitted {result.unit}s"
+    )
+    fitted = number(result.n_fit) if result.unit == "row" else quantity(result.n_fit, result.unit)
+    what = [("temperature", number(result.temperature))]
+    if result.scale is not None:
         what = [
-            ("scales", f"{number(ends[0])} to {number(ends[1])}"),
-            ("biases", f"{number(ends[2])} to {number(ends[3])}"),
+            (name, f"{number(min(values))} to {number(max(values))}")
+            for name, values in (("scales", result.scale), ("biases", result.bias))
         ]
     show_pairs(
         [
             *what,
-            ("NLL", f"{change(found.nll_before, found.nll_after)}  ({measured})"),
-            ("ECE", change(found.ece_before, found.ece_after)),
-            ("rows", f"{number(found.n_rows)}, fitted to {number(found.n_fit)}"),
-            ("time", duration(found.seconds)),
+            ("NLL", f"{change(result.nll_before, result.nll_after)}  ({measured})"),
+            ("ECE", change(result.ece_before, result.ece_after)),
+            ("rows", f"{number(result.n_rows)}, fitted to {fitted}"),
+            ("time", duration(result.seconds)),
             ("next", f"batchmax score INPUT -o scored.parquet --calibration {shell_word(out)}"),
         ]
     )

@@ -7,7 +7,7 @@ from rich.text import Text
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, size
 from batchmax.columns.logits_layout import INPUT_TEXTS
-from batchmax.runtime.text import printable
+from batchmax.runtime.text import printable, quantity
 from batchmax.sources.inspection.facts import Facts
 from batchmax.sources.schemas.schema_check import describe_differences
 
@@ -48,7 +48,9 @@ def show(facts: Facts) -> None:
         table.add_row(*map(Text, cells))
     console.print(table)
     if len(facts["columns"]) > MOST_COLUMNS:
-        console.print(Text(f"and {len(facts['columns']) - MOST_COLUMNS:,} more columns; for all: --json", style="dim"))
+        console.print(
+            Text(f"and {quantity(len(facts['columns']) - MOST_COLUMNS, 'more column')}; for all: --json", style="dim")
+        )
     console.print()
     tables.show_pairs(_found(facts))
 

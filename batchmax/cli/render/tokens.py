@@ -10,7 +10,7 @@ from rich.text import Text
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import number
 from batchmax.jobs.sequence_trace import SequenceTrace
-from batchmax.runtime.text import printable
+from batchmax.runtime.text import printable, quantity
 
 TOP = 10
 """Number of tokens shown by default: those with the largest loss."""
@@ -48,7 +48,10 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
     tables.print_columns(console, columns, no_wrap=True)
     if len(shown) < len(statuses):
         console.print(
-            Text(f"and {len(statuses) - len(shown):,} more tokens; for all: --all; for one: --token N", style="dim")
+            Text(
+                f"and {quantity(len(statuses) - len(shown), 'more token')}; for all: --all; for one: --token N",
+                style="dim",
+            )
         )
     figures = [("tokens", number(len(statuses)))]
     if losses is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import duration, number, size
-from batchmax.runtime.text import printable
+from batchmax.runtime.text import printable, quantity
 from batchmax.verification.verify import Verification
 
 
@@ -16,17 +16,17 @@ def show(result: Verification) -> None:
         ("file", printable(result.file)),
         (
             "rows",
-            f"{number(result.n_rows)} of {number(result.n_classes)} classes, {_count(result.row_groups, 'row group')}"
-            + (f" in {_count(len(result.files), 'part')}" if len(result.files) > 1 else ""),
+            f"{number(result.n_rows)} of {number(result.n_classes)} classes, {quantity(result.row_groups, 'row group')}"
+            + (f" in {quantity(len(result.files), 'part')}" if len(result.files) > 1 else ""),
         ),
         ("pages", _pages(result)),
     ]
     pairs += [(name, _output(result, name)) for name in result.outputs]
     pairs.append(("summary", f"agrees: {', '.join(result.summary)}" if result.summary else "none in the file"))
     if result.inputs is not None:
-        pairs.append(("inputs", f"{_count(result.inputs, 'file')}, unchanged (sizes, footers, rows)"))
-        tokens = "" if result.sampled_tokens is None else f"{_count(result.sampled_tokens, 'token')} of "
-        sampled = f"{tokens}{_count(result.sampled_rows, 'row')} (--seed {result.seed})"
+        pairs.append(("inputs", f"{quantity(result.inputs, 'file')}, unchanged (sizes, footers, rows)"))
+        tokens = "" if result.sampled_tokens is None else f"{quantity(result.sampled_tokens, 'token')} of "
+        sampled = f"{tokens}{quantity(result.sampled_rows, 'row')} (--seed {result.seed})"
         pairs.append(("recomputed", f"{sampled}, tolerance 3 ULP"))
         pairs += [
             (f"  {name}", f"at most {error['ulp']:.2f} ULP, in row {number(error['row'])}{_token(error)}")
@@ -41,9 +41,9 @@ def show(result: Verification) -> None:
 def _pages(result: Verification) -> str:
     checked = result.pages - result.unchecked_pages
     without = (
-        f", {_count(result.unchecked_pages, 'page')} of copied columns have none" if result.unchecked_pages else ""
+        f", {quantity(result.unchecked_pages, 'page')} of copied columns have none" if result.unchecked_pages else ""
     )
-    return f"{_count(checked, 'checksum')} correct{without}; all columns decoded"
+    return f"{quantity(checked, 'checksum')} correct{without}; all columns decoded"
 
 
 def _output(result: Verification, name: str) -> str:
@@ -59,7 +59,3 @@ def _output(result: Verification, name: str) -> str:
 
 def _token(error: dict[str, Any]) -> str:
     return f", token {number(error['token'])}" if "token" in error else ""
-
-
-def _count(value: int, what: str) -> str:
-    return f"{number(value)} {what}{'s' * (value != 1)}"

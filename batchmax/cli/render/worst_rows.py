@@ -14,7 +14,7 @@ from rich.text import Text
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number
-from batchmax.columns.plain_values import PlainColumn, plain_columns
+from batchmax.columns.plain_values import plain_columns
 from batchmax.runtime.text import printable
 
 HEADINGS = {"label": "label", "pred": "pred", "p_label": "p(label)", "p_pred": "p(pred)", "loss": "loss"}
@@ -25,24 +25,26 @@ NARROWEST = 8
 """Smallest width to which the last column is truncated."""
 
 
-def show(found: Any) -> None:
+def show(result: Any) -> None:
     """Print the rows, the largest loss first: the table of ``worst_rows``."""
     console = tables.console()
-    if not found.num_rows:
+    if not result.num_rows:
         console.print("no row has a loss")
         return
-    own = list(plain_columns(found))
+    own = list(plain_columns(result))
     files = own[0].values
     common = os.path.commonpath(files) if len({os.path.isabs(file) for file in files}) == 1 else ""  # noqa: PTH117
     if common:
         console.print(Text(printable(common), style="bold"))
     n_places = 2 if own[2].name == "token" else 1
     places, copied, figures = own[1 : 1 + n_places], own[1 + n_places : -len(HEADINGS)], own[-len(HEADINGS) :]
-    columns = [(HEADINGS.get(one.name, one.name), _cells(one), one.is_number) for one in (*places, *figures)]
+    columns = [
+        (HEADINGS.get(one.name, printable(one.name)), list(map(_cell, one.values)), one.is_number)
+        for one in (*places, *figures, *copied)
+    ]
     if len(set(files)) > 1:
         names = [os.path.relpath(file, common or ".") for file in files]
         columns.insert(0, ("file", list(map(_shortened, names)), False))
-    columns += [(printable(one.name), _cells(one), one.is_number) for one in copied]
     widths = [max(map(cell_len, (heading, *cells))) for heading, cells, _ in columns]
     least = [
         width if is_number else min(width, NARROWEST) for width, (_, _, is_number) in zip(widths, columns, strict=True)
@@ -71,10 +73,6 @@ def fitting(widths: Sequence[int], least: Sequence[int], room: int) -> int:
             return count
         used += width + tables.GAP
     return len(widths)
-
-
-def _cells(column: PlainColumn) -> list[str]:
-    return [_cell(value) for value in column.values]
 
 
 def _cell(value: Any) -> str:

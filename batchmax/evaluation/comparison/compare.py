@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.columns.arrow import type_text
 from batchmax.columns.class_columns import refuse_as_class
-from batchmax.errors import DataError, UsageError
+from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.result import Comparison, gate_of
@@ -29,14 +30,19 @@ from batchmax.evaluation.row_stream import open_rows, refuse_bytes
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.threads import use_threads
 from batchmax.options.input_options import InputKind, InputOptions
-from batchmax.options.parsing import check_type, refuse
+from batchmax.options.parsing import check_at_least, check_type, refuse
 from batchmax.options.score_options import resolve_options
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.sources.parquet_source import Source
+from batchmax.sources.row_lookup import place_of
 
 READING_SHARE = 0.75
 """Memory of reading relative to the estimate for a job that also writes. The largest measured share was two thirds."""
+
+OPTIONS_OF_B = re.compile(r"--(logits|input|label)(?![\w-])")
+"""Matches the options that have a form for b alone, such as ``--logits-b``."""
 
 WhoseLabels = Literal["a", "b"]
 
@@ -103,8 +109,8 @@ def compare(
     >>> import pyarrow as pa
     >>> a = pa.table({"logits": [[2.0, 0.0], [0.0, 1.0]], "label": [0, 0]})
     >>> b = pa.table({"logits": [[2.0, 0.0], [1.0, 0.0]]})
-    >>> found = batchmax.compare(a, b)
-    >>> found.wrong_to_right, round(found.mean_loss_change, 3)
+    >>> result = batchmax.compare(a, b)
+    >>> result.wrong_to_right, round(result.mean_loss_change, 3)
     (1, -0.5)
     """
     started = time.monotonic()
@@ -117,14 +123,19 @@ def compare(
         class_weights=options.class_weights,
         label_smoothing=options.label_smoothing,
     )
-    _check(worst, labels_from)
+    check_type("worst", worst, int)
+    check_at_least("--worst", worst, 0)
+    check_type("labels_from", labels_from, WhoseLabels | None)
     of_a = _open(a, _with_labels(options, labels_from, "a"), key)
     given_b = {"logits": logits_b, "input": input_b, "label": label_b}
     own: dict[str, Any] = {name: value for name, value in given_b.items() if value is not None}
     if logits_b is not None and input_b is None:
         own["input"] = None  # a's option doesn't apply to another column
-    with _named_for_b(own):
+    shared = [name for name in given_b if name not in own and getattr(options, name) is not None]
+    with _named_for_b(shared):
         of_b = _open(b, _with_labels(replace(options, **own), labels_from, "b"), key)
+    notes = tuple(_for_b(note, shared) for note in of_b.job.notes)
+    of_b.job = replace(of_b.job, notes=notes, assumed=_for_b(of_b.job.assumed))
     sources = of_a, of_b
     _check_agreement(of_a, of_b, key)
     metrics = PairMetrics(of_a.job, of_b.job, worst)
@@ -137,7 +148,7 @@ def compare(
             metrics.add(rows_of_a, rows_of_b)
     if metrics.first_difference is not None:
         raise _different_labels(metrics, of_a, of_b)
-    found = Comparison(
+    result = Comparison(
         files_a=[file.path for file in of_a.files],
         files_b=[file.path for file in of_b.files],
         unified_a=list(of_a.unified),
@@ -149,39 +160,37 @@ def compare(
         bytes_read=(of_a.size or 0) + (of_b.size or 0),
         version=__version__,
     )
-    found.count(metrics)
+    result.count(metrics)
     if isinstance(pairs, TokenPairs) and pairs.sequences is not None:
-        found.count_sequences(pairs.sequences)
-        _check_lengths(pairs.sequences, found, of_a, of_b)
-    found.moved = _moved(metrics.moved, of_a, of_b, key)
-    found.seconds = round(time.monotonic() - started, 3)
-    for name, texts in zip("ab", pairs.warnings, strict=True):
-        found.warnings += [f"{name}: {text}" for text in dict.fromkeys(texts)]
-    for text in found.warnings:
+        result.count_sequences(pairs.sequences)
+        _check_lengths(pairs.sequences, result, of_a, of_b)
+    result.moved = _moved(metrics.moved, of_a, of_b, key)
+    result.seconds = round(time.monotonic() - started, 3)
+    doubts = pairs.warnings[0], map(_for_b, pairs.warnings[1])
+    for name, texts in zip("ab", doubts, strict=True):
+        result.warnings += [f"{name}: {text}" for text in dict.fromkeys(texts)]
+    for text in result.warnings:
         progress.warn(text)
-    found.warnings[:0] = [f"{name}: {text}" for name, one in zip("ab", sources, strict=True) for text in one.warnings]
+    result.warnings[:0] = [f"{name}: {text}" for name, one in zip("ab", sources, strict=True) for text in one.warnings]
     if gate is not None:
-        found.check(gate)
-    return found
-
-
-def _check(worst: int, labels_from: WhoseLabels | None) -> None:
-    check_type("worst", worst, int)
-    if worst < 0:
-        raise UsageError(f"{worst} is less than 0", where="--worst")
-    check_type("labels_from", labels_from, WhoseLabels | None)
+        result.check(gate)
+    return result
 
 
 @contextlib.contextmanager
-def _named_for_b(own: Collection[str]) -> Iterator[None]:
-    """Rename the options of b to their ``-b`` forms in errors."""
+def _named_for_b(shared: Collection[str]) -> Iterator[None]:
+    """Rename options in errors about b to their ``-b`` forms; ``shared`` are the options that were given for both."""
     try:
         yield
-    except UsageError as error:
-        for name in own:
-            if error.where.endswith(f"--{name}"):
-                error.where += "-b"
+    except BatchmaxError as error:
+        error.where, error.what = _for_b(error.where, shared), _for_b(error.what, shared)
+        error.remedy = _for_b(error.remedy)
         raise
+
+
+def _for_b(text: str, shared: Collection[str] = ()) -> str:
+    """Return a text about b with options, except the shared ones, renamed to their ``-b`` forms."""
+    return OPTIONS_OF_B.sub(lambda match: match[0] if match[1] in shared else f"{match[0]}-b", text)
 
 
 def _with_labels(options: InputOptions, labels_from: WhoseLabels | None, name: str) -> InputOptions:
@@ -211,7 +220,7 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
         )
     if a.job.n_classes != b.job.n_classes:
         raise UsageError(
-            f"{b.job.n_classes:,} classes, but {a.job.n_classes:,} in {names[0]}",
+            f"{quantity(b.job.n_classes, 'class', 'classes')}, but {a.job.n_classes:,} in {names[0]}",
             where=names[1],
             remedy="compare inputs with the same classes; to see them: batchmax inspect FILE",
         )
@@ -230,10 +239,10 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
             remedy="choose whose labels to use: --labels-from a, or b",
         )
     if key is not None:
-        for source, name in zip((a, b), names, strict=True):
-            check_key(source.schema, key, name)
-            refuse_as_class(source.job.logits, "--key", [key])
         types = [source.schema.field(key).type for source in (a, b)]
+        for source, kind, name in zip((a, b), types, names, strict=True):
+            check_key(kind, key, name)
+            refuse_as_class(source.job.logits, "--key", [key])
         if comparable_type(types[0]) != comparable_type(types[1]):
             words = [type_text(kind) for kind in types]
             raise UsageError(
@@ -251,7 +260,7 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
         )
 
 
-def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source) -> None:
+def _check_lengths(pairs: SequencePairs, result: Comparison, a: Source, b: Source) -> None:
     """Check that paired sequences have equal numbers of tokens: raise without a key, warn with one.
 
     Raises
@@ -264,26 +273,28 @@ def _check_lengths(pairs: SequencePairs, found: Comparison, a: Source, b: Source
         return
     at = uneven[0]
     (file_a, row_a), (file_b, row_b) = (
-        place(source, rows[at]) for source, rows in zip((a, b), pairs.rows, strict=True)
+        place_of(source.files, rows[at]) for source, rows in zip((a, b), pairs.rows, strict=True)
     )
     in_a, in_b = (int(lengths[at]) for lengths in pairs.lengths)
-    what = f"{in_a:,} token{'s' * (in_a != 1)}, and {in_b:,} in {file_b} (row {row_b:,})"
-    if found.key is None:
+    what = f"{quantity(in_a, 'token')}, and {in_b:,} in {file_b} (row {row_b:,})"
+    if result.key is None:
         raise DataError(
             f"row {row_a:,} has {what}",
             where=file_a,
             remedy="pair rows by a column of unique values: --key COLUMN",
         )
-    found.warnings.append(
-        f"{len(uneven):,} sequences have a different number of tokens in b; tokens without a partner are left out; the "
-        f"first is row {row_a:,} of {file_a}: {what}"
+    result.warnings.append(
+        f"{quantity(len(uneven), 'sequence has', 'sequences have')} a different number of tokens in b; tokens without "
+        f"a partner are left out; the first is row {row_a:,} of {file_a}: {what}"
     )
 
 
 def _different_labels(metrics: PairMetrics, a: Source, b: Source) -> DataError:
     assert metrics.first_difference is not None  # noqa: S101 - checked by the caller
     *numbers, token = metrics.first_difference
-    (file_a, row_a), (file_b, row_b) = (place(*pair) for pair in zip((a, b), numbers, strict=True))
+    (file_a, row_a), (file_b, row_b) = (
+        place_of(source.files, number) for source, number in zip((a, b), numbers, strict=True)
+    )
     unit, at = ("row", "") if token is None else ("token", f", token {token:,}")
     many = metrics.different_labels > 1
     count = f"{metrics.different_labels:,} of {metrics.counted:,} {unit}s have" if many else f"a {unit} has"
@@ -294,15 +305,6 @@ def _different_labels(metrics: PairMetrics, a: Source, b: Source) -> DataError:
     )
 
 
-def place(source: Source, number: int) -> tuple[str, int]:
-    """Return the file of a row that is numbered over all files, and the row's number in it."""
-    for file in source.files:
-        if number < file.metadata.num_rows:
-            return file.path, number
-        number -= file.metadata.num_rows
-    return "the stream", number
-
-
 def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list[dict[str, Any]]:
     """Return the rows with the largest change, with their places, class names and keys."""
     rows = table.to_pylist()
@@ -310,13 +312,13 @@ def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list
     keys: dict[int, int | str] = {}
     if key is not None:
         keys = values_at(of_a.files, key, [row["number_a"] for row in rows], of_a.job.options.memory_limit)
-    found = []
+    result = []
     for row in rows:
         a, b = row.pop("number_a"), row.pop("number_b")
-        (file, at), (file_b, at_b) = place(of_a, a), place(of_b, b)
+        (file, at), (file_b, at_b) = place_of(of_a.files, a), place_of(of_b.files, b)
         for name in ("label", "pred_a", "pred_b"):
             if classes is not None and row[name] is not None:
                 row[name] = classes[row[name]]
         token = {"token": row.pop("token")} if "token" in row else {}
-        found.append({"file": file, "row": at, "file_b": file_b, "row_b": at_b, **token, "key": keys.get(a), **row})
-    return found
+        result.append({"file": file, "row": at, "file_b": file_b, "row_b": at_b, **token, "key": keys.get(a), **row})
+    return result

@@ -25,7 +25,6 @@ from batchmax.columns.arrow import (
     valid_rows,
 )
 from batchmax.errors import DataError, UsageError
-from batchmax.runtime.text import close_match
 from batchmax.sources.decode_budget import read_batches
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.read_errors import read_errors
@@ -50,21 +49,15 @@ class Keys:
     values: pa.ChunkedArray | None
 
 
-def check_key(schema: pa.Schema, name: str, where: str) -> None:
-    """Check that a column can be a key.
+def check_key(kind: pa.DataType, name: str, where: str) -> None:
+    """Check that a column of a type can be a key.
 
     Raises
     ------
     UsageError
-        The column doesn't exist, or its type isn't integer, text, bytes, decimal or time.
+        The type isn't integer, text, bytes, decimal or time.
     """
-    if name not in schema.names:
-        raise UsageError(
-            f"there is no column {name!r} in {where}",
-            where="--key",
-            remedy=f"{close_match(name, schema.names)}the columns are {', '.join(schema.names[:20])}",
-        )
-    kind = plain_type(schema.field(name).type)
+    kind = plain_type(kind)
     is_exact = pa.types.is_integer(kind) or pa.types.is_temporal(kind) or pa.types.is_decimal(kind)
     if not (is_exact or pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_binary(kind)):
         raise UsageError(
@@ -123,16 +116,16 @@ def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory
     DataError
         A file can't be read.
     """
-    found: dict[int, int | str] = {}
+    result: dict[int, int | str] = {}
     left, first = sorted(rows), 0
     for array in _batches(files, name, None, memory_limit):
         while left and left[0] < first + len(array):
             row = left.pop(0)
-            found[row] = _shown(array[row - first])
+            result[row] = _shown(array[row - first])
         if not left:
             break
         first += len(array)
-    return found
+    return result
 
 
 def partners(a: pa.ChunkedArray, b: pa.ChunkedArray, names: tuple[str, str]) -> NDArray[np.int64]:

@@ -84,12 +84,12 @@ class PairMetrics:
         self._betas = a.options.beta, b.options.beta
         self._both_labelled = len(labels) == 2
         self._schema = MOVED if a.nesting is None else MOVED_TOKENS
-        self._top = TopRows(worst, self._schema, a.options.memory_limit // 4) if worst else None
+        self._top = TopRows(worst, self._schema, a.options.memory_limit // 4)
 
     @property
     def moved(self) -> pa.Table:
         """The rows with the largest change of loss, the largest first; without labels, of KL divergence."""
-        return self._schema.empty_table() if self._top is None else self._top.table
+        return self._top.table
 
     def add(self, a: Side, b: Side) -> None:
         """Add some pairs."""
@@ -149,8 +149,6 @@ class PairMetrics:
         self.wrong_to_right += int(np.count_nonzero(b & ~a))
 
     def _keep(self, a: Side, b: Side, moved: Array, loss_a: Array | None, loss_b: Array | None, kl: Array) -> None:
-        if self._top is None:
-            return
         labels = b.labels if a.labels is None else a.labels
 
         def columns(rows: Array) -> list[pa.Array]:

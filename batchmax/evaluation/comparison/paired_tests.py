@@ -6,7 +6,7 @@ Sums are compensated, so they don't depend on how the pairs are split into batch
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,13 @@ MOST_EXACT = 10_000
 """Most flips for the exact (binomial) McNemar test; above, the approximation agrees to more digits than are needed."""
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """The mean of n differences and the bounds of its 95 % confidence interval; None if there are too few pairs."""
 
-    n: int
     mean: float | None
     low: float | None
     high: float | None
+    n: int
 
 
 class Differences:
@@ -63,15 +62,15 @@ class Differences:
         scipy.stats.ttest_rel : the same test with Student's t distribution.
         """
         if not self._n:
-            return Interval(0, None, None, None)
+            return Interval(None, None, None, 0)
         total, squares = float(self._sums[0] + self._sums[1]), float(self._squares[0] + self._squares[1])
         shifted = total / self._n
         mean = self._origin + shifted
         if self._n == 1:
-            return Interval(1, mean, None, None)
+            return Interval(mean, None, None, 1)
         variance = max(0.0, squares - total * shifted) / (self._n - 1)
         half = Z_95 * math.sqrt(variance / self._n)
-        return Interval(self._n, mean, mean - half, mean + half)
+        return Interval(mean, mean - half, mean + half, self._n)
 
 
 def mcnemar(one_way: int, other_way: int) -> tuple[float, str]:

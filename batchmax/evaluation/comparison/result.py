@@ -16,11 +16,12 @@ from batchmax.errors import GateError
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.paired_tests import mcnemar
 from batchmax.evaluation.comparison.token_pairing import SequencePairs
-from batchmax.options.gates import NO_LABELS, Figure, Gate, figure
+from batchmax.options.gates import NO_LABELS, Figure, Gate, figure, infinite_losses
 from batchmax.results import CommandResult
+from batchmax.runtime.text import quantity
 
 OF_TOKENS = ("tokens_only_a", "tokens_only_b")
-"""Figures that exist only for sequences."""
+"""Metrics that exist only for sequences."""
 
 INTERVAL = "95 %, normal approximation, paired"
 """How ``mean_loss_change_low`` and ``mean_loss_change_high`` are computed."""
@@ -68,8 +69,8 @@ class Comparison(CommandResult):
     >>> import pyarrow as pa
     >>> a = pa.table({"logits": [[2.0, 0.0], [0.0, 1.0]], "label": [0, 0]})
     >>> b = pa.table({"logits": [[2.0, 0.0], [1.0, 0.0]]})
-    >>> found = batchmax.compare(a, b)
-    >>> found.agreement, [row["row"] for row in found.moved]
+    >>> result = batchmax.compare(a, b)
+    >>> result.agreement, [row["row"] for row in result.moved]
     (0.5, [1])
     """
 
@@ -132,8 +133,7 @@ class Comparison(CommandResult):
             self.mcnemar_p, self.mcnemar_method = mcnemar(pairs.right_to_wrong, pairs.wrong_to_right)
         if self.infinite_kl:
             self.warnings.append(
-                f"{self.infinite_kl:,} of {compared:,} pairs have an infinite KL divergence: b masks a class that "
-                "a does not; the mean is over the other pairs"
+                f"{self._infinite('KL divergence')}: b masks a class that a does not; the mean is over the other pairs"
             )
 
     def count_sequences(self, pairs: SequencePairs) -> None:
@@ -149,18 +149,12 @@ class Comparison(CommandResult):
         ]
         self.mean_loss_a, self.mean_loss_b = means
         if None not in means:
-            found = pairs.differences.interval()
-            self.mean_loss_change, self.mean_loss_change_low, self.mean_loss_change_high = (
-                found.mean,
-                found.low,
-                found.high,
-            )
+            interval = pairs.differences.interval()
+            self.mean_loss_change, self.mean_loss_change_low, self.mean_loss_change_high, _ = interval
         for name, infinite in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b)):
             if infinite:
-                unit = "tokens" if pairs.of_tokens else "rows"
-                self.warnings.append(
-                    f"{infinite:,} {unit} have an infinite loss in {name}; the mean loss is not defined"
-                )
+                rows = infinite_losses(infinite, "token" if pairs.of_tokens else "row")
+                self.warnings.append(f"{rows} in {name}; the mean loss is not defined")
 
     def check(self, gate: Gate) -> None:
         """Raise if a condition is true.
@@ -168,15 +162,15 @@ class Comparison(CommandResult):
         Raises
         ------
         GateError
-            The condition is true; the error names its figures.
+            The condition is true; the error names its metrics.
         UsageError
-            The condition names a figure of sequences, and the rows aren't sequences.
+            The condition names a metric of sequences, and the rows aren't sequences.
         """
         for name in gate.names:
             if name in OF_TOKENS and self.tokens_only_a is None:
                 what = f"{name} is a metric of sequences, and the rows are not sequences"
                 raise gate.unknown(name, what, "leave it out")
-        if reason := gate.failure(self.figures()):
+        if reason := gate.failure(self.metrics()):
             words = [(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]]
             words += [] if self.key is None else ["--key", self.key]
             raise GateError(
@@ -185,51 +179,48 @@ class Comparison(CommandResult):
                 remedy=f"to see the rows: batchmax compare {shlex.join(words)} --worst 20",
             )
 
-    def figures(self) -> dict[str, Figure]:
-        """Return the figures that a condition can name."""
+    def metrics(self) -> dict[str, Figure]:
+        """Return the metrics that a condition can name."""
         no_pairs = "" if self.n_rows else "there are no pairs of rows"
-        compared = self.n_compared
-        all_bad = f"all {self.n_rows:,} pairs have a bad row"
+        all_bad = "the only pair has a bad row" if self.n_rows == 1 else f"all {self.n_rows:,} pairs have a bad row"
         if self.tokens_only_a is not None:
             all_bad = "all pairs of tokens have a bad one" if self.bad_rows else "there are no pairs of tokens"
-        not_compared = no_pairs or ("" if compared else all_bad)
+        not_compared = no_pairs or ("" if self.n_compared else all_bad)
         no_loss = "" if self.n_judged else not_compared or "no pair has a loss in both inputs"
         if self.infinite_losses_a is None:
             no_loss = NO_LABELS
         no_classes = "labels are distributions, which have no class" if self.accuracy_a is None else ""
-        infinite = [
-            f"{side} has {count:,} infinite losses" if count else ""
+        infinite_a, infinite_b = (
+            f"{side} has {quantity(count, 'infinite loss')}" if count else ""
             for side, count in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b))
-        ]
+        )
         one_pair = "an interval needs at least two pairs" if self.n_judged < 2 else ""
-        no_kl = f"{self.infinite_kl:,} of {compared:,} pairs have an infinite divergence" if self.infinite_kl else ""
-        losses = {f"mean_loss_{side}": (no_loss, infinite[place]) for place, side in enumerate("ab")}
-        reasons: dict[str, tuple[str, ...]] = {
-            **dict.fromkeys(("only_a", "only_b"), ("",)),
-            **dict.fromkeys(OF_TOKENS, (no_pairs,)),
-            "bad_rows": (no_pairs,),
-            **losses,
-            "mean_loss_change": (no_loss, *infinite),
-            **dict.fromkeys(("mean_loss_change_low", "mean_loss_change_high"), (no_loss, *infinite, one_pair)),
-            **dict.fromkeys(("infinite_losses_a", "infinite_losses_b"), (no_loss,)),
-            **dict.fromkeys(
-                ("accuracy_a", "accuracy_b", "right_to_wrong", "wrong_to_right", "mcnemar_p"), (no_loss, no_classes)
-            ),
-            "agreement": (not_compared,),
-            "mean_kl": (not_compared, no_kl),
-            "infinite_kl": (not_compared,),
-            "bytes_read": ("" if self.files_a and self.files_b else "the size of a stream is not known",),
+        no_kl = self._infinite("divergence") if self.infinite_kl else ""
+        reasons = {
+            ("only_a",): ("" if self.n_rows + self.only_a else "a has no rows",),
+            ("only_b",): ("" if self.n_rows + self.only_b else "b has no rows",),
+            ("bad_rows", *OF_TOKENS): (no_pairs,),
+            ("mean_loss_a",): (no_loss, infinite_a),
+            ("mean_loss_b",): (no_loss, infinite_b),
+            ("mean_loss_change",): (no_loss, infinite_a, infinite_b),
+            ("mean_loss_change_low", "mean_loss_change_high"): (no_loss, infinite_a, infinite_b, one_pair),
+            ("infinite_losses_a", "infinite_losses_b"): (no_loss,),
+            ("accuracy_a", "accuracy_b", "right_to_wrong", "wrong_to_right", "mcnemar_p"): (no_loss, no_classes),
+            ("agreement", "infinite_kl"): (not_compared,),
+            ("mean_kl",): (not_compared, no_kl),
+            ("bytes_read",): ("" if self.files_a and self.files_b else "the size of a stream is not known",),
         }
-        for side in "ab":
-            if not self.n_rows + getattr(self, f"only_{side}"):
-                reasons[f"only_{side}"] = (f"{side} has no rows",)
-        return {name: figure(getattr(self, name), *reasons.get(name, ())) for name in COMPARISON_NAMES}
+        by_name = {name: some for names, some in reasons.items() for name in names}
+        return {name: figure(getattr(self, name), *by_name.get(name, ())) for name in COMPARISON_NAMES}
+
+    def _infinite(self, what: str) -> str:
+        have = "has" if self.infinite_kl == 1 else "have"
+        return f"{self.infinite_kl:,} of {quantity(self.n_compared, 'pair')} {have} an infinite {what}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a dictionary, with the names of the JSON."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        values["moved"] = [{name: _finite(value) for name, value in row.items()} for row in self.moved]
-        return values
+        moved = [{name: _finite(value) for name, value in row.items()} for row in self.moved]
+        return {**vars(self), "moved": moved}
 
 
 COMPARISON_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})

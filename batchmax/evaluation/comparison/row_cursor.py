@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,14 +42,8 @@ class Side:
 
     def some(self, rows: slice | Array) -> Side:
         """Return some of the rows: a view for a slice, a copy otherwise."""
-        chosen: dict[str, Any] = {}
-        for name, array in self.arrays().items():
-            chosen[name] = None if array is None else array[rows]
+        chosen: dict[str, Any] = {name: None if one is None else one[rows] for name, one in vars(self).items()}
         return Side(**chosen)
-
-    def arrays(self) -> dict[str, Any]:
-        """Return the arrays by name."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 class RowCursor:

@@ -25,6 +25,7 @@ from batchmax.evaluation.row_stream import row_batches, rows_in
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.text import quantity
 from batchmax.sources.parquet_source import Source
 
 Array = NDArray[Any]
@@ -91,11 +92,13 @@ class RowPairs:
                 yield of_a.next(n), of_b.next(n)
             if of_a.left or of_b.left:
                 n = (of_b if of_a.left else of_a).first
-                raise _not_as_many(a, b, *((f"more than {n:,}", f"{n:,}")[:: 1 if of_a.left else -1]))
+                if of_a.left:
+                    raise _not_as_many(a, b, f"more than {quantity(n, 'row')}", f"{n:,}")
+                raise _not_as_many(a, b, quantity(n, "row"), f"more than {n:,}")
 
     def _check_counts(self, in_a: int | None, in_b: int | None) -> None:
-        if None not in {in_a, in_b} and in_a != in_b:
-            raise _not_as_many(*self._sources, f"{in_a:,}", f"{in_b:,}")
+        if in_a is not None and in_b is not None and in_a != in_b:
+            raise _not_as_many(*self._sources, quantity(in_a, "row"), f"{in_b:,}")
 
     def _by_partner(self, partner: Array) -> Iterator[tuple[Side, Side]]:
         """Yield pairs of rows of a and the rows of b with these numbers, where not -1."""
@@ -107,10 +110,22 @@ class RowPairs:
             return
         wanted.sort()
         b = self._keep(wanted)
-        with self._cursor(0, by_number(partner)) as of_a:
+        yield from self._with_kept(by_number(partner), wanted, b)
+
+    def _with_kept(self, order_a: Order, keys: Array, b: Side | None) -> Iterator[tuple[Side, Side]]:
+        """Yield pairs of rows of a and the rows of b in memory that have the same key; ``keys`` are those of b.
+
+        ``b`` is None if there are no such rows; a is read all the same, because the order counts its sequences.
+        """
+        with self._cursor(0, order_a) as of_a:
             while of_a.fill():
-                partners_here = number_values(of_a.keys)[of_a.at :]
-                yield of_a.next(of_a.left), b.some(np.searchsorted(wanted, partners_here))
+                if b is None:
+                    of_a.skip()
+                    continue
+                wanted = number_values(of_a.keys)[of_a.at :]
+                at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+                rows = np.flatnonzero(keys[at] == wanted)
+                yield of_a.next(of_a.left, rows), b.some(at[rows])
 
     def _merged(self, order_a: Order, order_b: Order) -> Iterator[tuple[Side, Side]]:
         """Yield pairs of rows whose keys ascend in both inputs."""
@@ -119,9 +134,9 @@ class RowPairs:
                 # Later keys of either input are larger than the smaller of the two last keys.
                 end = a.keys[-1] if pc.less_equal(a.keys[-1], b.keys[-1]).as_py() else b.keys[-1]
                 in_a, in_b = a.up_to(end), b.up_to(end)
-                found = pc.index_in(a.keys[a.at : a.at + in_a], value_set=b.keys[b.at : b.at + in_b])
-                rows_a = np.flatnonzero(valid_rows(found))
-                rows_b = number_values(found)[rows_a]
+                matches = pc.index_in(a.keys[a.at : a.at + in_a], value_set=b.keys[b.at : b.at + in_b])
+                rows_a = np.flatnonzero(valid_rows(matches))
+                rows_b = number_values(matches)[rows_a]
                 self.only_a += in_a - len(rows_a)
                 self.only_b += in_b - len(rows_b)
                 yield a.next(in_a, rows_a), b.next(in_b, rows_b)
@@ -141,7 +156,7 @@ class RowPairs:
                 rows = of_b.left
                 start, end = np.searchsorted(wanted, [first, first + rows])
                 some = of_b.next(rows, wanted[start:end] - first)
-                for name, array in some.arrays().items():
+                for name, array in vars(some).items():
                     if name not in kept:
                         kept[name] = None if array is None else np.empty((len(wanted), *array.shape[1:]), array.dtype)
                     if array is not None:
@@ -156,13 +171,15 @@ class RowPairs:
         limit = a.job.options.memory_limit
         if needed > limit:
             raise UsageError(
-                f"the keys are in different orders in the two inputs; keeping {n_rows:,} rows in memory takes about "
-                f"{needed / 2**20:,.0f} MiB, and the limit is {limit / 2**20:,.0f} MiB",
+                "the keys are in different orders in the two inputs; "
+                f"keeping {quantity(n_rows, 'row')} in memory takes about {needed / 2**20:,.0f} MiB, "
+                f"and the limit is {limit / 2**20:,.0f} MiB",
                 where="--key",
                 remedy=f"sort both by {self._key}, or raise the limit: --memory-limit {math.ceil(needed / 2**20)}MiB",
             )
         self._progress.detail(
-            f"the keys are in different orders in the two inputs, so {n_rows:,} rows are kept in memory"
+            f"the keys are in different orders in the two inputs, so {quantity(n_rows, 'row is', 'rows are')} kept in "
+            "memory"
         )
 
     def _keys(self, key: str) -> list[Keys]:
@@ -187,10 +204,10 @@ class RowPairs:
                     + f"raise the limit: --memory-limit {2 * limit / 2**20:.0f}MiB",
                 )
             values.append(one.values)
-        found = partners(values[0], values[1], (name_of(self._sources[0]), name_of(self._sources[1])))
+        partner = partners(values[0], values[1], (name_of(self._sources[0]), name_of(self._sources[1])))
         del values, keys[:]
         pa.default_memory_pool().release_unused()
-        return found
+        return partner
 
     @contextmanager
     def _cursor(self, side: int, order: Order | None = None) -> Iterator[RowCursor]:
@@ -209,7 +226,7 @@ def name_of(source: Source) -> str:
 
 def _not_as_many(a: Source, b: Source, in_a: str, in_b: str) -> DataError:
     return DataError(
-        f"{in_a} rows, but {in_b} in {name_of(b)}",
+        f"{in_a}, but {in_b} in {name_of(b)}",
         where=name_of(a),
         remedy="pair rows by a column of unique values: --key COLUMN",
     )

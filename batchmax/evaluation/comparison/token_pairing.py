@@ -57,28 +57,20 @@ class TokenPairs(RowPairs):
 
     def __iter__(self) -> Iterator[tuple[Side, Side]]:
         """Yield batches of pairs of tokens, by position in paired sequences; see :meth:`RowPairs.__iter__`."""
-        partner = None
+        tallies = tuple(_SequenceStatuses(shift=source.job.options.shift) for source in self._sources)
+        partner = own = None
         if self._key is None:
             self._check_counts(*map(rows_in, self._sources))
         else:
             partner = self._partner(self._keys(self._key))
-        tallies = tuple(_SequenceStatuses(shift=source.job.options.shift) for source in self._sources)
-        wanted = None if partner is None else np.sort(partner[partner >= 0])
-        is_ordered = partner is None or bool((np.diff(partner[partner >= 0]) > 0).all())
-        orders = _by_token(partner, tallies[0]), _by_token(_own_numbers(wanted, rows_in(self._sources[1])), tallies[1])
-        if is_ordered:
+            wanted = partner[partner >= 0]
+            own = np.full(rows_in(self._sources[1]) or 0, -1, np.int64)
+            own[wanted] = wanted
+        orders = _by_token(partner, tallies[0]), _by_token(own, tallies[1])
+        if partner is None or (np.diff(wanted) > 0).all():
             yield from self._merged(*orders)
         else:
-            numbers, kept = self._keep_tokens(orders[1], 0 if wanted is None else len(wanted))
-            with self._cursor(0, orders[0]) as of_a:
-                while of_a.fill():
-                    if kept is None:
-                        of_a.skip()
-                        continue
-                    wanted_here = number_values(of_a.keys)[of_a.at :]
-                    at = np.minimum(np.searchsorted(numbers, wanted_here), len(numbers) - 1)
-                    tokens = np.flatnonzero(numbers[at] == wanted_here)
-                    yield of_a.next(of_a.left, tokens), kept.some(at[tokens])
+            yield from self._with_kept(orders[0], *self._keep_tokens(orders[1], len(wanted)))
         self.sequences = self._paired(partner, tallies)
 
     def _paired(self, partner: Array | None, tallies: Sequence[_SequenceStatuses]) -> SequencePairs:
@@ -103,7 +95,7 @@ class TokenPairs(RowPairs):
             while of_b.fill():
                 keys.append(number_values(of_b.keys)[of_b.at :])
                 some = of_b.next(of_b.left)
-                pieces.append({name: None if one is None else one.copy() for name, one in some.arrays().items()})
+                pieces.append({name: None if one is None else one.copy() for name, one in vars(some).items()})
         if not pieces:
             return np.zeros(0, np.int64), None
         whole: dict[str, Any] = {
@@ -131,35 +123,24 @@ def _by_token(partner: Array | None, sequences: _SequenceStatuses) -> Order:
     return order
 
 
-def _own_numbers(wanted: Array | None, n_rows: int | None) -> Array | None:
-    """Return the number of each row, -1 for rows without a partner."""
-    if wanted is None:
-        return None
-    own = np.full(n_rows or 0, -1, np.int64)
-    own[wanted] = wanted
-    return own
-
-
 class _SequenceStatuses:
     """Accumulates the statuses and lengths of the sequences of one input."""
 
     def __init__(self, *, shift: bool) -> None:
         self._tally = SequenceTally(shift=shift)
-        self._statuses: list[Array] = []
-        self._lengths: list[Array] = []
+        self._statuses: list[Array] = [np.zeros(0, np.uint8)]
+        self._lengths: list[Array] = [np.zeros(0, np.int64)]
         self._open = 0
 
     def add(self, tokens: Tokens, status: Array) -> None:
         """Add some tokens."""
-        ended = self._tally.add(tokens, status).first(tokens.n_ended)
+        totals = self._tally.add(tokens, status).first(tokens.n_ended)
         lengths = tokens.lengths.copy()
         lengths[0] += self._open
         self._open = 0 if tokens.ends else int(lengths[-1])
-        self._statuses.append(ended.status)
+        self._statuses.append(totals.status)
         self._lengths.append(lengths[: tokens.n_ended])
 
     def arrays(self) -> tuple[Array, Array]:
         """Return the status and the number of tokens of each sequence."""
-        if not self._statuses:
-            return np.zeros(0, np.uint8), np.zeros(0, np.int64)
         return np.concatenate(self._statuses), np.concatenate(self._lengths)

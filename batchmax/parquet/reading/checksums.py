@@ -27,6 +27,7 @@ from batchmax.parquet.reading.raw_pages import (
 )
 from batchmax.parquet.thrift import ThriftError
 from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, chunk_range
+from batchmax.runtime.text import quantity
 
 COUNTED = {DATA_PAGE: 5, DATA_PAGE_V2: 8}
 """For each type of data page, the field that holds its own header, whose first field is the number of values."""
@@ -86,10 +87,12 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
             at += page.n_bytes
         if values != metadata[N_VALUES].value:
             raise DamagedPageError(
-                f"the pages hold {values:,} values, not {metadata[N_VALUES].value:,} as the footer says"
+                f"the pages hold {quantity(values, 'value')}, not {metadata[N_VALUES].value:,} as the footer says"
             )
         if counted and rows != row_group.n_rows:
-            raise DamagedPageError(f"the pages hold {rows:,} rows, not {row_group.n_rows:,} as the footer says")
+            raise DamagedPageError(
+                f"the pages hold {quantity(rows, 'row')}, not {row_group.n_rows:,} as the footer says"
+            )
     except PageError as error:
         raise DamagedPageError(f"{error} (byte {at:,})") from error
     except (FooterError, ThriftError) as error:

@@ -24,6 +24,7 @@ from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.raw_pages import Bytes, PageError, RangeReader, inner_header, joined, number
 from batchmax.parquet.thrift import Struct, ThriftError
 from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, chunk_range
+from batchmax.runtime.text import quantity
 
 WIDTHS = {0: 1, **FIXED_WIDTHS}
 """The size of a value in memory, by physical type; strings and binary values have no fixed size."""
@@ -50,7 +51,7 @@ class PageTooLargeError(ValueError):
     """
 
     def __init__(self, page: int, whole: int) -> None:
-        super().__init__(f"{page:,} bytes")
+        super().__init__(f"{quantity(page, 'byte')}")
         self.page = page
         self.whole = whole
 
@@ -180,7 +181,7 @@ class DecodedSize:
         if not self._pages or any(map(self._has_bit_packed_levels, self._pages)):
             return
         if (found := sum(map(self._rows_of, self._pages))) != n_rows:
-            raise PageError(f"its pages hold {found:,} rows, not {n_rows:,} as the footer says")
+            raise PageError(f"its pages hold {quantity(found, 'row')}, not {n_rows:,} as the footer says")
 
     def take(self, rows: int) -> int:
         """Return an upper bound of the decoded size of the next rows.
@@ -320,7 +321,7 @@ def _pages(reader: RangeReader, end: int, n_values: int) -> Iterator[_Page]:
             yield page
         at += number(header, 3)
     if n_read != n_values:
-        raise PageError(f"its pages hold {n_read:,} values, not {n_values:,} as the footer says")
+        raise PageError(f"its pages hold {quantity(n_read, 'value')}, not {n_values:,} as the footer says")
 
 
 def _header(reader: RangeReader, at: int) -> tuple[Struct, int]:

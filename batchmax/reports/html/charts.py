@@ -20,6 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormat
 from batchmax.reports.html.formatting import label, number, printable, rows, share, short_count, unit
 from batchmax.reports.html.page_model import TextTable, tabulated
 from batchmax.reports.html.svg import INKS, Canvas, Margins
+from batchmax.runtime.text import quantity
 
 WIDTH = 400
 LONGEST_LABEL = 14
@@ -133,8 +134,8 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
     for one in bins:
         canvas.mark(upper, one["low"], one["high"], -0.47, 1, _bin_words(one))
     worst = max(filled, key=lambda one: abs(one["accuracy"] - one["confidence"]))
-    words = f"Reliability diagram of {len(bins)} bins. Expected calibration error {number(ece)}. The largest gap: "
-    words += _bin_words(worst).replace("\n", ", ")
+    words = f"Reliability diagram of {quantity(len(bins), 'bin')}. Expected calibration error {number(ece)}. "
+    words += "The largest gap: " + _bin_words(worst).replace("\n", ", ")
     caption = (
         f"Bars: the accuracy of the {unit()}s in each confidence bin. Marks: their mean confidence. Where both are "
         f"equal, the model is calibrated. Below: the number of {unit()}s in each bin."

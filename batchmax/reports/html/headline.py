@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from batchmax.reports.html.formatting import number, rows, share, unit
 from batchmax.reports.html.page_model import Facts
+from batchmax.runtime.text import quantity
 
 Tile = tuple[str, str, str]
 """A metric: its name, its value and a line below it."""
@@ -64,9 +65,9 @@ def tiles(facts: Facts) -> list[Tile]:
 
 def _amount(facts: Facts) -> str:
     """Return the number of rows, tokens and classes in words."""
-    tokens, one = facts.token_status_counts, "row" if facts.n_rows == 1 else "rows"
+    tokens = facts.token_status_counts
     of = "" if tokens is None else f" with {rows(sum(tokens.values()))}"
-    return f"{number(facts.n_rows)} {one}{of} of {number(facts.n_classes)} classes"
+    return f"{quantity(facts.n_rows, 'row')}{of} of {number(facts.n_classes)} classes"
 
 
 def _other_statuses(counts: Mapping[str, int]) -> str:

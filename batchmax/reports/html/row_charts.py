@@ -12,6 +12,7 @@ from batchmax.reports.html.charts import HALVES, LONGEST_LABEL, WIDTH, Bar, Char
 from batchmax.reports.html.formatting import label, number, printable
 from batchmax.reports.html.page_model import RowFacts, Vector, tabulated
 from batchmax.reports.html.svg import INKS, Canvas
+from batchmax.runtime.text import quantity
 
 MOST_TOKENS = 256
 """Most bars of a strip; if there are more tokens, several share a bar."""
@@ -52,10 +53,10 @@ def strip_chart(losses: Vector, token: int) -> Chart:
         axes.bar(place, 0.0 if value is None else min(value, top), width, color=ink)
         canvas.mark(axes, place - 0.5, place + 0.5, 0, top, f"{where}: {shown}")
         table.append((where, "" if value is None else number(value)))
-    caption = f"The losses of the row's {n:,} tokens, in order."
+    caption = f"The losses of the row's {quantity(n, 'token')}, in order."
     caption += f" Each bar is the largest of {step:,} tokens." if step > 1 else ""
     caption += " The token with the largest loss, which is shown, is red."
-    words = f"The losses of {n:,} tokens; the largest is {number(top)}."
+    words = f"The losses of {quantity(n, 'token')}; the largest is {number(top)}."
     return Chart("strip", "Losses of the tokens", caption, canvas.svg(words), ("token", "loss"), table)
 
 

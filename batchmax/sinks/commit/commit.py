@@ -20,6 +20,7 @@ from typing import Any
 
 from batchmax.errors import GateError, OutputError
 from batchmax.runtime.signal_guard import uninterrupted
+from batchmax.runtime.text import quantity
 from batchmax.sinks.commit.destination import Destination, Location
 from batchmax.sinks.commit.journal import CompletedWork, Journal, open_journal
 from batchmax.sinks.commit.resume import EarlierRun, is_transient
@@ -196,7 +197,7 @@ class Commit:
             return earlier.completed
         if earlier.is_same_job and main.if_exists == "error" and earlier.completed.rows:
             raise OutputError(
-                f"there is an unfinished run of this job, with {earlier.completed.rows:,} rows done",
+                f"there is an unfinished run of this job, with {quantity(earlier.completed.rows, 'completed row')}",
                 where=str(main.staging.folder),
                 remedy="resume it: --if-exists resume, or start over: --if-exists overwrite",
             )

@@ -22,6 +22,7 @@ from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn
 from batchmax.columns.scored_input import as_written
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
+from batchmax.runtime.text import quantity
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.read_errors import schema_errors
 from batchmax.sources.schemas.file_columns import MergedSchema
@@ -91,7 +92,7 @@ def check_agreement(
             columns[key] = _check_columns(file, schema, files[0].path, job, options, needed)
         length = job.n_classes if file is files[0] else columns[key].n_classes or first(file, columns[key])
         if length not in {None, job.n_classes}:
-            what = f"{length:,} classes, but {job.n_classes:,} in {files[0].path}"
+            what = f"{quantity(length, 'class')}, but {job.n_classes:,} in {files[0].path}"
             raise UsageError(what, where=file.path, remedy=ONE_BY_ONE)
 
 
@@ -106,7 +107,10 @@ def describe_differences(differences: Sequence[Mapping[str, Any]], n_files: int)
         )
         lines.append(text + (f", null in the {missing:,} of {n_files:,} files without it" if missing else ""))
     if len(differences) > MAX_LISTED:
-        lines.append(f"and {len(differences) - MAX_LISTED:,} more columns that differ between files; --json lists all")
+        lines.append(
+            f"and {quantity(len(differences) - MAX_LISTED, 'more column that differs', 'more columns that differ')} "
+            "between files; --json lists all"
+        )
     return lines
 
 

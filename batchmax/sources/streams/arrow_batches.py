@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from batchmax.columns.arrow import buffer_view, is_binary, is_list, number_values, type_text, valid_rows
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.arrow_errors import PARSING, is_damage
+from batchmax.runtime.text import quantity
 
 TEXT_AND_BYTES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 """Tests for the value types of which dictionaries are kept."""
@@ -75,9 +76,11 @@ def check_batch(batch: pa.RecordBatch, where: str) -> None:
                 raise
             raise _damage(field, " ".join(str(error).split()), where) from error
         if len(column) != batch.num_rows:
-            raise _damage(field, f"it has {len(column):,} rows, but the batch has {batch.num_rows:,}", where)
+            raise _damage(field, f"it has {quantity(len(column), 'row')}, but the batch has {batch.num_rows:,}", where)
         if column.null_count and not field.nullable:
-            raise _damage(field, f"{column.null_count:,} rows are null, but the field is not nullable", where)
+            raise _damage(
+                field, f"{quantity(column.null_count, 'row is', 'rows are')} null, but the field is not nullable", where
+            )
 
 
 def _damage(field: pa.Field, what: str, where: str) -> DataError:
@@ -122,7 +125,7 @@ def check_parquet_types(fields: Iterable[pa.Field]) -> None:
         return
     names = ", ".join(f"{field.name!r} ({type_text(field.type)})" for field in found)
     raise UsageError(
-        f"column{'s' * (len(found) > 1)} {names} can't be written to Parquet",
+        f"{'column' if len(found) == 1 else 'columns'} {names} can't be written to Parquet",
         where="--columns",
         remedy=f"leave {'them' if len(found) > 1 else 'it'} out: --exclude {','.join(field.name for field in found)}",
     )

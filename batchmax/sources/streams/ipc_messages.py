@@ -18,6 +18,7 @@ import numpy as np
 
 from batchmax.parquet.footer import MAGIC
 from batchmax.runtime.buffers import MIB
+from batchmax.runtime.text import quantity
 
 CONTINUATION = b"\xff\xff\xff\xff"
 SCHEMA, DICTIONARY_BATCH, RECORD_BATCH = 1, 2, 3
@@ -253,18 +254,22 @@ def _decoded_bytes(batch: Table, body: bytes, nodes: list[tuple[str, bool]], whe
     """Check the nodes and buffers of a ``RecordBatch``; return the bytes of all of its buffers, decompressed."""
     found = batch.pairs(1)
     if len(found) != len(nodes):
-        raise MessageError(f"{len(found):,} arrays instead of {len(nodes):,}", where=where)
+        raise MessageError(f"{quantity(len(found), 'array')} instead of {len(nodes):,}", where=where)
     for (length, nulls), (name, required) in zip(found.tolist(), nodes, strict=True):
         column = f"{where}, column {name!r}"
         if not 0 <= nulls <= length:
-            raise MessageError(f"{nulls:,} of {length:,} values are null", where=column)
+            raise MessageError(f"{nulls:,} of {quantity(length, 'value is', 'values are')} null", where=column)
         if required and nulls:
-            raise MessageError(f"{nulls:,} map keys or run ends are null", where=column)
+            raise MessageError(
+                f"{quantity(nulls, 'map key or run end is', 'map keys or run ends are')} null", where=column
+            )
     is_compressed = batch.table(3) is not None
     total = 0
     for offset, size in batch.pairs(2).tolist():
         if offset < 0 or size < 0 or offset + size > len(body) or offset % ALIGNMENT:
-            raise MessageError(f"a buffer of {size:,} bytes at {offset:,} exceeds the message body", where=where)
+            raise MessageError(
+                f"a buffer of {quantity(size, 'byte')} at {offset:,} exceeds the message body", where=where
+            )
         stored = is_compressed and size and _unpack("<q", body, offset)
         if stored and stored < -1:
             raise MessageError(f"a buffer states a decompressed size of {stored:,} bytes", where=where)

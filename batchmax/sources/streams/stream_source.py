@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -58,10 +59,7 @@ class StreamSource:
     partitions = Partitions()
 
     def __init__(self, stream: Any, options: ScoreOptions, name: str = "the stream", *, writes: bool = True) -> None:
-        # Through the C interface, an exception would lose its type and become text.
-        is_reader = isinstance(stream, pa.RecordBatchReader)
-        with _reading(name):
-            reader = stream if is_reader else pa.RecordBatchReader.from_stream(stream)
+        reader = _opened(stream, name)
         check_schema(reader.schema, name)
         self._batches = decoded_batches(_checked(reader, name), options.memory_limit // MAX_DECODED_SHARE)
         self.files = []
@@ -114,6 +112,30 @@ class StreamSource:
         for batch in self._batches:
             yield RowChunk(batch, Origin("the stream", first_row, None))
             first_row += batch.num_rows
+
+
+def _opened(stream: Any, name: str) -> pa.RecordBatchReader:
+    """Return a reader of a stream.
+
+    Raises
+    ------
+    DataError
+        The stream can't be read, for example because DuckDB has another open result on the same connection.
+    """
+    # Through the C interface, an exception would lose its type and become text.
+    if isinstance(stream, pa.RecordBatchReader):
+        return stream
+    duckdb = sys.modules.get("duckdb")
+    errors = () if duckdb is None else (duckdb.Error,)
+    try:
+        with _reading(name):
+            return pa.RecordBatchReader.from_stream(stream)
+    except errors as error:
+        raise DataError(
+            f"cannot be read: {' '.join(str(error).split())}",
+            where=name,
+            remedy="if its connection has another open result, make a table first: relation.to_arrow_table()",
+        ) from error
 
 
 def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch]:
