@@ -87,13 +87,11 @@ class PartWriter:
             if commit.rejects is not None:
                 path = commit.rejects.staging.output
                 rejects = stack.enter_context(self._rejects_sink(path, workers, completed.rejects, like))
-            sink = stack.enter_context(
-                ParquetSink(commit.main.staging.output, self.schema, self.codecs, self.plain, encoder, completed.file)
-            )
+            sink = stack.enter_context(ParquetSink(commit.main.staging.output, encoder, completed.file))
             chunks = self.source.chunks(parts, reading, completed.position)
             limit = self.source.job.options.limit
             left = None if limit is None else limit - completed.position
-            journal = None if pyarrow_only() else commit.journal
+            journal = commit.journal
             self._run(limited(chunks, left), stage, sink, rejects, journal, completed.position)
             size = sink.close(describe())
             if journal is not None:
@@ -114,7 +112,7 @@ class PartWriter:
                 rejects = self._rejects_sink(rejects_out.new_path(part.name), workers, FileState(), like)
                 stack.callback(remove, rejects.path)
                 stack.enter_context(rejects)
-            sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
+            sink = stack.enter_context(ParquetSink(path, encoder))
             limit = self.source.job.options.limit
             chunks = limited(self.source.chunks([part], reading), part.rows if self.source.files else limit)
             rows = self._run(chunks, stage, sink, rejects, None, 0)
@@ -133,7 +131,7 @@ class PartWriter:
                 sink = stack.enter_context(self._rejects_sink(path, workers, FileState(), like))
             else:
                 encoder, _ = self._encoder(workers, like)
-                sink = stack.enter_context(ParquetSink(path, self.schema, self.codecs, self.plain, encoder))
+                sink = stack.enter_context(ParquetSink(path, encoder))
             sink.close({MANIFEST_KEY: manifest.to_json()})
 
     def _rejects_sink(
@@ -141,12 +139,8 @@ class PartWriter:
     ) -> ParquetSink:
         schema = self._rejects_schema()
         codecs = dict.fromkeys(schema.names, "SNAPPY")
-        encoder = None
-        if not pyarrow_only():
-            encoder = RowGroupEncoder(
-                _file_schema(schema, like, self._rejected_names()), codecs, frozenset(), split=False, workers=workers
-            )
-        return ParquetSink(path, schema, codecs, (), encoder, done)
+        encoder = RowGroupEncoder(_file_schema(schema, like, self._rejected_names()), codecs, map_pages=workers.map)
+        return ParquetSink(path, encoder, done)
 
     def _rejects_schema(self) -> pa.Schema:
         return rejects_schema(self.source.schema, self.schema, nesting=self.source.job.nesting)
@@ -172,8 +166,8 @@ class PartWriter:
         def write(group: Group) -> None:
             for result in group.results:
                 if result.ended is not None and (result.ended.pieces or result.ended.taken_back):
-                    taken_back = result.ended.taken_back
-                    sink.stream(result.ended.pieces, job.dtype, job.n_classes, taken_back=taken_back)
+                    drops = result.ended.taken_back
+                    sink.stream(result.ended.pieces, job.dtype, job.n_classes, drops_last_row=drops)
             results.extend(group.results)
             if not group.ends:
                 return
@@ -188,19 +182,17 @@ class PartWriter:
 
         return run_pipeline(chunks, stage, write, self.progress, job.row_bytes, position)
 
-    def _encoder(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder | None, ReadPlan]:
-        """Return the encoder of row groups (None if pyarrow writes the file), and how the source is read.
+    def _encoder(self, workers: ThreadPoolExecutor, like: InputFile | None) -> tuple[RowGroupEncoder, ReadPlan]:
+        """Return the encoder of row groups, and how the source is read.
 
         ``like`` is the input file whose Parquet schema the carried columns keep.
         """
-        if pyarrow_only():
-            return None, ReadPlan(self.columns)
         options = self.source.job.options
         names = self.source.job.carried.names
         schema = _file_schema(self.schema, like, names)
-        encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers)
+        encoder = RowGroupEncoder(schema, self.codecs, frozenset(self.plain), self.split, workers.map)
         # Copied columns keep their row groups and their codec.
-        copies = options.compression is None and options.row_group_size is None
+        copies = options.compression is None and options.row_group_size is None and not pyarrow_only()
         everything = options.limit is None and options.on_bad_row != "drop"
         copying = CopyPlan(schema, names, everything) if copies else None
         int96 = schema.int96

@@ -114,10 +114,10 @@ class NestedColumn:
             at = end
 
     def mark(self) -> Any:
-        """Return a mark of the current state for :meth:`take_back`."""
+        """Return a mark of the current state for :meth:`restore`."""
         return self._counts.copy()
 
-    def take_back(self, mark: Any) -> None:
+    def restore(self, mark: Any) -> None:
         """Forget the pages after a mark."""
         self._counts = mark
 
