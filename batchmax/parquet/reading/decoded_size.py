@@ -21,6 +21,7 @@ from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
 from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_ENCODINGS, DICTIONARY_PAGE, FIXED_WIDTHS, RLE
 from batchmax.parquet.reading.compression import decompress
+from batchmax.parquet.reading.dictionary_values import look_up
 from batchmax.parquet.reading.raw_pages import Bytes, PageError, RangeReader, inner_header, joined, number
 from batchmax.parquet.thrift import Struct, ThriftError
 from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, chunk_range
@@ -249,8 +250,8 @@ class DecodedSize:
             return bounds
         have = n_values - (number(page.inner, 2) if page.kind == DATA_PAGE_V2 else self._nulls(page))
         out = np.zeros(max(0, have))
-        known = kernels.look_up(self._levels(page)[1], len(out), self._lengths, out)
-        return (int(out.sum()), int(out.max(initial=0))) if known else bounds
+        is_known = look_up(self._levels(page)[1], self._lengths, out)
+        return (int(out.sum()), int(out.max(initial=0))) if is_known else bounds
 
     def _nulls(self, page: _Page) -> int:
         definition = self._levels(page)[2]

@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
+from batchmax.kernels.parquet.thrift_skip import INNER
+from batchmax.parquet.format import DICTIONARY_PAGE, OWN_HEADERS
 from batchmax.parquet.reading.raw_pages import Bytes, PageError, cut_levels
 from batchmax.storage.system_calls import read_into
 
 HEAD = 256
 """Bytes read for a page header; those of number columns are short."""
+HEADER_FIELDS = np.array([1, 3, *(field * INNER + 1 for field in OWN_HEADERS.values())])
+"""Fields of a page header: its type, its compressed size, and in the header of each type the number of values."""
 
 
 def levels_before(body: Sequence[Bytes], max_level: int) -> tuple[Bytes | None, Sequence[Bytes]]:
@@ -78,13 +82,17 @@ def count_values(descriptor: int, ranges: NDArray[np.int64]) -> NDArray[np.int64
         data = np.zeros((len(left), HEAD), np.uint8)
         for row, position in zip(data, at[left].tolist(), strict=True):
             read_into(descriptor, [row.data], position)
-        heads = np.empty((len(left), 3), np.int64)
-        kernels.page_heads(data, heads)
+        starts, after = np.arange(0, data.size, HEAD), np.empty(len(left), np.int64)
+        fields = np.empty((len(left), len(HEADER_FIELDS)), np.int64)
+        kernels.read_integers(data.reshape(-1), starts, after, HEADER_FIELDS, fields)
+        kinds, packed, *numbers = fields.T
+        is_dictionary = kinds == DICTIONARY_PAGE
+        n_values = np.select([kinds == kind for kind in OWN_HEADERS], numbers, -1)
         # A dictionary is the first page or there is none.
-        unknown = (heads[:, 0] < 0) | ((heads[:, 2] > 0) & (not first))
+        unknown = (after < 0) | (after > starts + HEAD) | (packed < 0) | (n_values < 0) | (is_dictionary & (not first))
         first = False
-        at[left] += heads[:, 0]
-        counts[left] += heads[:, 1]
+        at[left] += after - starts + packed
+        counts[left] += np.where(is_dictionary, 0, n_values)
         counts[left[unknown]] = -1
         left = left[~unknown]
         left = left[at[left] < ends[left]]
