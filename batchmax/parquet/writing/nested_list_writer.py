@@ -6,6 +6,7 @@ The module also encodes the levels of null rows, empty rows and null tokens.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax.parquet.levels import LONG_ROW, packed_levels, run, sized
+from batchmax.parquet.levels import LONG_ROW, level_runs, packed_levels, run, sized
 from batchmax.parquet.writing.column_chunk import EncodedChunk
 from batchmax.parquet.writing.list_writer import PAGE_BYTES, ChunkCounts, MatrixFormat, encode_body
 
@@ -115,7 +116,7 @@ class NestedColumn:
 
     def mark(self) -> Any:
         """Return a mark of the current state for :meth:`restore`."""
-        return self._counts.copy()
+        return copy.copy(self._counts)
 
     def restore(self, mark: Any) -> None:
         """Forget the pages after a mark."""
@@ -144,9 +145,4 @@ def nested_levels(repetition: NDArray[np.uint8], definition: NDArray[np.uint8], 
         flat = np.full(int(counts.sum()), CONTINUES, np.uint8)
         flat[np.cumsum(counts) - counts] = repetition
         levels = packed_levels(flat, BITS[0])
-    borders = np.flatnonzero(np.diff(definition)) + 1
-    starts = np.concatenate([[0], borders]).astype(np.int64)
-    totals = np.add.reduceat(counts, starts) if len(counts) else counts
-    kinds = definition[starts] if len(counts) else definition
-    definitions = b"".join(run(int(total), int(kind)) for total, kind in zip(totals, kinds, strict=True))
-    return sized(levels) + sized(definitions)
+    return sized(levels) + sized(level_runs(definition, counts))
