@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchmax.parquet.thrift import write_varint
+
 LONG_ROW = 64
 """From this row length on, the repetition levels of a row are shorter as two runs than as bits."""
 
@@ -89,8 +91,5 @@ def sized(levels: bytes) -> bytes:
 def varint(value: int) -> bytes:
     """Return a number as a varint: seven bits per byte, lowest first."""
     out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
+    write_varint(out, value)
     return bytes(out)

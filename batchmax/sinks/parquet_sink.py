@@ -48,7 +48,7 @@ class ParquetSink:
     Parameters
     ----------
     path
-        The path to write to; nothing may exist there, unless ``done`` says that the file was begun.
+        The path to write to; nothing may exist there, unless ``done`` says that a part of the file is written.
     encoder
         Encodes row groups; has the schema of the file.
     done

@@ -286,7 +286,7 @@ def joined(pieces: Sequence[Bytes]) -> Bytes:
 
 
 def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
-    """Return the first ``size`` bytes, in one piece, and the rest.
+    """Return the first ``size`` bytes, in one piece, and the rest, in at least one.
 
     Raises
     ------
@@ -305,7 +305,7 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
         size -= len(first[-1])
     if size:
         raise PageError("levels exceed their page")
-    return joined(first or [np.empty(0, np.uint8)]), list(rest)
+    return joined(first or [NOTHING]), list(rest) or [NOTHING]
 
 
 def cut_levels(body: Sequence[Bytes]) -> tuple[Bytes, list[Bytes]]:

@@ -73,8 +73,8 @@ class TokenRows:
             entries[0] = 0
         starts = np.cumsum(entries) - entries
         repetition = np.full(int(entries.sum()), TOKEN_BEGINS, np.uint8)
-        begun = starts[entries > 0] if not continues else starts[1:][entries[1:] > 0]
-        repetition[begun] = ROW_BEGINS
+        row_starts = starts[entries > 0] if not continues else starts[1:][entries[1:] > 0]
+        repetition[row_starts] = ROW_BEGINS
         definition = np.full(len(repetition), NUMBER, np.uint8)
         without = (lengths == 0) & (entries > 0)
         definition[starts[without]] = np.where(missing_rows[without], NULL_ROW, EMPTY_ROW)
