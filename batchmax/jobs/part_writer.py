@@ -79,7 +79,7 @@ class PartWriter:
             chunks = self.source.chunks(parts, self._reading(like, workers), completed.position)
             limit = self.source.job.options.limit
             left = None if limit is None else limit - completed.position
-            journal = None if pyarrow_only() else commit.journal
+            journal = commit.journal
             self._run(limited(chunks, left), stage, sink, rejects, journal, completed.position)
             size = sink.close({SUMMARY_KEY: stage.summary().lasting()})
             if journal is not None:
@@ -130,25 +130,20 @@ class PartWriter:
         ``like`` is the input file whose Parquet schema the carried columns keep. ``done`` is how much of the file an
         earlier run has completed.
         """
-        schema, codecs = self.schema, self.codecs
-        plain: Sequence[str] = plain_columns(self.source.job)
+        codecs, plain = self.codecs, plain_columns(self.source.job)
         if rejects:
-            schema, plain = self._rejects_schema(), ()
-            codecs = dict.fromkeys(schema.names, "SNAPPY")
-        encoder = None
-        if not pyarrow_only():
-            stored = self._stored(like, rejects=rejects)
-            encoder = RowGroupEncoder(stored, codecs, frozenset(plain), self.split and not rejects, workers)
-        return ParquetSink(path, schema, codecs, plain, encoder, done)
+            codecs, plain = dict.fromkeys(self._rejects_schema().names, "SNAPPY"), ()
+        encoder = RowGroupEncoder(
+            self._stored(like, rejects=rejects), codecs, frozenset(plain), self.split and not rejects, workers.map
+        )
+        return ParquetSink(path, encoder, done)
 
     def _reading(self, like: InputFile | None, workers: ThreadPoolExecutor) -> ReadPlan:
         """Return how the source is read."""
-        if pyarrow_only():
-            return ReadPlan(self.columns)
         options, stored = self.source.job.options, self._stored(like)
         copies = None
         # Copied columns keep their row groups and their codec.
-        if options.compression is None and options.row_group_size is None:
+        if options.compression is None and options.row_group_size is None and not pyarrow_only():
             everything = options.limit is None and options.on_bad_row != "drop"
             copies = CopyPlan(stored, self.source.job.carried.names, everything)
         int96 = stored.int96
@@ -187,7 +182,7 @@ class PartWriter:
             for result in group.results:
                 rows = result.completed
                 if rows is not None and (rows.pieces or rows.drops_open_row):
-                    sink.stream(rows.pieces, job.dtype, job.n_classes, taken_back=rows.drops_open_row)
+                    sink.stream(rows.pieces, job.dtype, job.n_classes, drops_last_row=rows.drops_open_row)
             results.extend(group.results)
             if not group.ends:
                 return

@@ -14,7 +14,6 @@ from batchmax.scoring.score_rows import input_warnings, score_table
 from batchmax.scoring.sequence_assembler import SequenceRows
 from batchmax.scoring.sequence_totals import text_bytes
 from batchmax.sources.chunks import Chunk
-from batchmax.sources.parquet_file import pyarrow_only
 from batchmax.sources.parquet_source import Source
 from batchmax.sources.parts import Part
 from batchmax.sources.token_chunks import TokenChunk
@@ -33,8 +32,7 @@ class ScoreStage(Stage):
         self._is_checked = False
         self._sequences = None
         if source.job.nesting is not None:
-            # pyarrow can't write columns in pieces.
-            self._sequences = SequenceRows(source.job, streams=out != STREAM and not pyarrow_only())
+            self._sequences = SequenceRows(source.job, streams=out != STREAM)
 
     def compute(self, chunk: Chunk, buffers: Buffers) -> Result:
         """Score a chunk, handle its bad rows, and count its rows; of sequences, those that end with it."""

@@ -81,9 +81,7 @@ from batchmax.kernels.parquet import nested_levels, rle, snappy, thrift_skip
 
 __all__ = [
     "activate_rows",
-    "check_definition",
     "check_repetition",
-    "chunk_sizes",
     "compiled_by",
     "count_levels",
     "count_texts",
@@ -96,11 +94,10 @@ __all__ = [
     "log1p_values",
     "log_matrix",
     "look_up",
-    "look_up_more",
     "loss_rows",
     "metric_rows",
     "order_rows",
-    "page_heads",
+    "read_integers",
     "row_moments",
     "sample_rows",
     "soft_cross_entropy",
@@ -140,9 +137,7 @@ log_matrix = Kernel(elementwise.log_matrix, 1)
 exp_values = Kernel(elementwise.exp_values, 1, parallel=False)
 log1p_values = Kernel(elementwise.log1p_values, 1, parallel=False)
 check_repetition = Kernel(rle.check_repetition, 5, parallel=False)
-check_definition = Kernel(rle.check_definition, 4, parallel=False)
-look_up = Kernel(rle.look_up, 3, parallel=False)
-look_up_more = Kernel(rle.look_up_more, 4, parallel=False)
+look_up = Kernel(rle.look_up, 4, parallel=False)
 decompress_snappy = Kernel(snappy.decompress_snappy, 2, parallel=False)
 inner_length = Kernel(nested_levels.inner_length, 2, parallel=False)
 walk_levels = Kernel(nested_levels.walk_levels, 2, parallel=False)
@@ -151,8 +146,7 @@ count_texts = Kernel(rle.count_texts, 1, parallel=False)
 text_lengths = Kernel(rle.text_lengths, 1, parallel=False)
 stored = Kernel(snappy.stored, 2, parallel=False)
 find_structs = Kernel(thrift_skip.find_structs, 2, parallel=False)
-chunk_sizes = Kernel(thrift_skip.chunk_sizes, 2, parallel=False)
-page_heads = Kernel(thrift_skip.page_heads, 1, parallel=False)
+read_integers = Kernel(thrift_skip.read_integers, 2, parallel=False)
 sum_lists = Kernel(compensated_sums.sum_lists, 3, parallel=False)
 sum_counted = Kernel(compensated_sums.sum_counted, 2, parallel=False)
 tally_rows = Kernel(metric_sums.tally_rows, 9, parallel=False)
@@ -195,8 +189,7 @@ def warmup(progress: Any = None) -> Path:
             soft_cross_entropy(z, none, np.ones(k), 0.0, 1.0, maxima, rests, one)
             divergence_rows(z, z, 1.0, 1.0, one)
             log_matrix(z, z.copy())
-        look_up(np.zeros(1, np.uint8), 0, np.zeros(1, dtype), np.zeros(0, dtype))
-        look_up_more(np.zeros(8, np.uint8), True, 0, np.zeros(1, dtype), np.zeros(0, dtype), np.zeros(4, np.int64))
+        look_up(np.zeros(8, np.uint8), True, 0, np.zeros(1, dtype), np.zeros(0, dtype), np.zeros(4, np.int64))
     exp_values(np.zeros(1), np.zeros(1))
     log1p_values(np.zeros(1), np.zeros(1))
     few = np.zeros((1, 2))
@@ -216,12 +209,10 @@ def warmup(progress: Any = None) -> Path:
     text_lengths(packed[:0], np.zeros(0))
     stored(packed, 0, packed, np.zeros((1, 2), np.int64))
     find_structs(packed, 0, np.zeros(2, np.int64))
-    chunk_sizes(packed, np.zeros(1, np.int64), np.zeros((1, 5), np.int64))
-    page_heads(packed.reshape(1, 1), np.zeros((1, 3), np.int64))
+    read_integers(packed, labels, labels, labels, np.zeros((0, 0), np.int64))
     check_repetition(packed, 0, 1, 0, packed)
     walk_levels(packed, packed, 0, 1, 0, 5, 3, True, packed)
     inner_length(packed, packed, 0, 5, 3, 0)
     decompress_snappy(packed, True, packed[:0], 0, packed, np.zeros(3, np.int64))
-    check_definition(packed, 0, 1, 1)
     count_levels(packed, 0, 1, 1)
     return cache_folder()

@@ -8,8 +8,8 @@ Decisions
 Levels are compared, not decoded
     Decoding them takes longer than everything else. A column chunk that the comparison does not show to be a matrix, or
     that is damaged, is read by pyarrow from the first row that was not returned yet. ``BATCHMAX_PARQUET=pyarrow``
-    disables the fast reader, and ``-v`` counts the chunks of both. Rejected: trusting the footer, which does not say
-    whether rows have one length.
+    disables the fast reader and the copying of columns, and ``-v`` counts the chunks of both. Rejected: trusting the
+    footer, which does not say whether rows have one length.
 Pages are written from the matrix's own memory
     Snappy does not compress floats, and its encoder would copy them behind a tag for every 64 KiB. Where a sample shows
     that, one tag stores a whole page. Rejected: data pages of version 2, which older readers do not read.
@@ -30,7 +30,7 @@ Decoded sizes are computed before pyarrow decodes
     nulls. Page headers tell how much, and indices and levels where headers are not enough. Rejected: limits of the
     address space, which threads and allocators reserve without using it.
 pyarrow does not write the output file
-    A row group is encoded by itself and appended, followed by our footer. pyarrow is not asked about metadata of column
+    A row group is encoded in memory and appended, followed by our footer. pyarrow is not asked about metadata of column
     chunks either: damaged ones end the process.
 Direct I/O (``O_DIRECT``), where the file system has it
     Copies into the page cache took more of a core than the kernels, and the data must be on the disk before the rename.

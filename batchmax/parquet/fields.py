@@ -98,11 +98,16 @@ COLUMN_METADATA: Final[Rules] = {
     13: structs(dict.fromkeys((1, 2, 3), integer(required=True))),
 }
 COLUMN_CHUNK: Final[Rules] = {1: text(), 3: struct(COLUMN_METADATA), 4: integer()}
+NEEDED_I32: Final = Rule(frozenset({I32}), required=True)
+PAGE_STATISTICS: Final[Rules] = {**STATISTICS, **dict.fromkeys((3, 4), Rule(frozenset({I64})))}
 PAGE_HEADER: Final[Rules] = {
-    **dict.fromkeys((1, 2, 3), integer(required=True)),
-    4: integer(),
-    **dict.fromkeys((5, 7, 8), struct(None)),
+    **dict.fromkeys((1, 2, 3), NEEDED_I32),
+    4: Rule(frozenset({I32})),
+    5: struct({**dict.fromkeys((1, 2, 3, 4), NEEDED_I32), 5: struct(PAGE_STATISTICS)}),
+    7: struct({**dict.fromkeys((1, 2), NEEDED_I32), 3: BOOLEAN}),
+    8: struct({**dict.fromkeys((1, 2, 3, 4, 5, 6), NEEDED_I32), 7: BOOLEAN, 8: struct(PAGE_STATISTICS)}),
 }
+"""Other programs ignore integers of another size, so a page with one can't be copied."""
 
 
 def check_fields(found: Struct, rules: Rules, *, known_only: bool = False) -> None:

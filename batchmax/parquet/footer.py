@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchmax import kernels
+from batchmax.kernels.parquet.thrift_skip import INNER
 from batchmax.parquet.fields import COLUMN_CHUNK, FILE_METADATA, ROW_GROUP, check_fields
 from batchmax.parquet.thrift import Struct, ThriftError, UnparsedStructs, read_struct
 from batchmax.storage.system_calls import read_at
@@ -38,6 +39,9 @@ FIXED_LEN_BYTE_ARRAY = 7
 MAX_NESTING = 100
 """The largest nesting depth of groups in the schema."""
 
+SIZE_FIELDS = np.array([3 * INNER + number for number in (4, 7, 5, 9, 11)])
+"""Fields of ColumnChunk's ColumnMetaData: codec, compressed size, number of values, position of the data pages, and of
+the dictionary page."""
 LAYOUT_FIELDS = (TYPE, TYPE_LENGTH, REPETITION, N_CHILDREN)
 NESTING_FIELDS = (REPETITION, N_CHILDREN)
 MEANING_FIELDS = (CONVERTED, SCALE, PRECISION, LOGICAL)
@@ -119,8 +123,9 @@ class RowGroup:
         For each chunk: codec, compressed size, number of values, position of the data pages, position of the dictionary
         page (0 without one).
         """
-        sizes = np.empty((self.n_columns, 5), np.int64)
-        kernels.chunk_sizes(np.frombuffer(self._data, np.uint8), self._starts[:-1], sizes)
+        sizes, ends = np.empty((self.n_columns, len(SIZE_FIELDS)), np.int64), np.empty(self.n_columns, np.int64)
+        kernels.read_integers(np.frombuffer(self._data, np.uint8), self._starts[:-1], ends, SIZE_FIELDS, sizes)
+        sizes[(ends >= 0) & (sizes[:, 4] < 0), 4] = 0
         return sizes
 
     @property

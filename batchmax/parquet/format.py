@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 1, 2, 3
+OWN_HEADERS = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}
+"""For each type of page with values, the field of the page header that holds its own header."""
 
 CODEC_NAMES = {0: "UNCOMPRESSED", 1: "SNAPPY", 2: "GZIP", 3: "LZO", 4: "BROTLI", 6: "ZSTD", 7: "LZ4"}
 """Names of codecs as pyarrow reports them, by number."""

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchmax.parquet.thrift import write_varint
+
 LONG_ROW = 64
 """From this row length on, the repetition levels of a row are shorter as two runs than as bits."""
 
@@ -36,9 +38,9 @@ def full_levels(n_rows: int, n_classes: int, definition: int, *, repeated: bool 
     elif n_classes >= LONG_ROW:
         repetition = (run(1, 0) + run(n_classes - 1, 1)) * n_rows
     else:
-        continues = np.ones((n_rows, n_classes), np.bool_)
-        continues[:, 0] = False
-        repetition = _packed(continues.reshape(-1))
+        continues = np.ones((n_rows, n_classes), np.uint8)
+        continues[:, 0] = 0
+        repetition = packed_levels(continues.reshape(-1), 1)
     return sized(repetition) + definitions
 
 
@@ -53,15 +55,10 @@ def levels_with_nulls(missing: NDArray[np.bool_], n_classes: int, definition: in
         As for :func:`full_levels`.
     """
     lengths = np.where(missing, 1, n_classes)
-    starts = np.cumsum(lengths) - lengths
-    continues = np.ones(int(lengths.sum()), np.bool_)
-    continues[starts] = False
-    borders = np.flatnonzero(np.diff(missing)) + 1
-    runs = [
-        run(len(rows) if rows[0] else len(rows) * n_classes, 0 if rows[0] else definition)
-        for rows in np.split(missing, borders)
-    ]
-    return (sized(_packed(continues)) if repeated else b"") + sized(b"".join(runs))
+    continues = np.ones(int(lengths.sum()), np.uint8)
+    continues[np.cumsum(lengths) - lengths] = 0
+    definitions = sized(level_runs(np.where(missing, 0, definition), lengths))
+    return (sized(packed_levels(continues, 1)) if repeated else b"") + definitions
 
 
 def run(count: int, level: int) -> bytes:
@@ -69,9 +66,13 @@ def run(count: int, level: int) -> bytes:
     return varint(count << 1) + bytes([level])
 
 
-def _packed(bits: NDArray[Any]) -> bytes:
-    packed = np.packbits(bits, bitorder="little").tobytes()
-    return varint(len(packed) << 1 | 1) + packed
+def level_runs(levels: NDArray[Any], counts: NDArray[Any]) -> bytes:
+    """Return levels, each of which is repeated ``counts`` times, as runs."""
+    if not len(levels):
+        return b""
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(levels)) + 1])
+    totals = np.add.reduceat(counts, starts)
+    return b"".join(run(int(total), int(level)) for total, level in zip(totals, levels[starts], strict=True))
 
 
 def packed_levels(levels: NDArray[np.uint8], width: int) -> bytes:
@@ -90,8 +91,5 @@ def sized(levels: bytes) -> bytes:
 def varint(value: int) -> bytes:
     """Return a number as a varint: seven bits per byte, lowest first."""
     out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
+    write_varint(out, value)
     return bytes(out)

@@ -231,7 +231,8 @@ class _Reader:
         return pairs
 
 
-def _write_varint(out: bytearray, value: int) -> None:
+def write_varint(out: bytearray, value: int) -> None:
+    """Append a number as a varint: seven bits per byte, lowest first."""
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
         value >>= 7
@@ -239,7 +240,7 @@ def _write_varint(out: bytearray, value: int) -> None:
 
 
 def _write_zigzag(out: bytearray, value: int) -> None:
-    _write_varint(out, value << 1 if value >= 0 else (-value << 1) - 1)
+    write_varint(out, value << 1 if value >= 0 else (-value << 1) - 1)
 
 
 def _write_struct(out: bytearray, fields: Struct) -> None:
@@ -264,7 +265,7 @@ def _write_list_head(out: bytearray, kind: int, size: int) -> None:
         out.append(size << 4 | kind)
     else:
         out.append(LONG_LIST << 4 | kind)
-        _write_varint(out, size)
+        write_varint(out, size)
 
 
 def _write_value(out: bytearray, kind: int, value: Any) -> None:
@@ -273,7 +274,7 @@ def _write_value(out: bytearray, kind: int, value: Any) -> None:
     elif kind in {I16, I32, I64}:
         _write_zigzag(out, value)
     elif kind == BINARY:
-        _write_varint(out, len(value))
+        write_varint(out, len(value))
         out += value
     elif kind == STRUCT:
         _write_struct(out, value)
@@ -285,7 +286,7 @@ def _write_value(out: bytearray, kind: int, value: Any) -> None:
         for one in value.values:
             _write_value(out, value.kind, one)
     elif kind == MAP:
-        _write_varint(out, len(value.pairs))
+        write_varint(out, len(value.pairs))
         if value.pairs:
             out.append(value.key_kind << 4 | value.value_kind)
         for key, one in value.pairs:

@@ -69,7 +69,7 @@ def job_identity(
 
     ``output`` is also in the metadata of the finished output.
     """
-    if not source.files or (pyarrow_only() and options.rejects is not None):
+    if not source.files:
         return None
     return {
         "output": json.loads(schema.metadata[b"batchmax"]),

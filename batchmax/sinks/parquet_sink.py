@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -15,16 +15,14 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchmax import __version__
 from batchmax.errors import OutputError
 from batchmax.parquet import CopiedColumns, FileWriter, Footer, FooterError, ThriftError
-from batchmax.parquet.footer import footer_of_schema
 from batchmax.parquet.format import BYTE_STREAM_SPLIT, CODEC_NUMBERS
 from batchmax.parquet.writing.column_chunk import CODEC, ENCODINGS, METADATA
 from batchmax.scoring.sequence_assembler import Piece
-from batchmax.sinks.row_group_encoder import RowGroupEncoder, writer_options
+from batchmax.sinks.row_group_encoder import RowGroupEncoder
 from batchmax.sinks.spilled_columns import SpilledColumns
 from batchmax.sources.parquet_file import read_footer
 from batchmax.storage import system_calls
@@ -50,55 +48,34 @@ class ParquetSink:
     Parameters
     ----------
     path
-        The path to write to; nothing may exist there, unless ``done`` says that the file was begun.
-    schema
-        The fields, and the metadata of the file.
-    compression
-        The codec of each column, by name.
-    plain
-        The columns whose values rarely repeat: they are written without dictionary and statistics.
+        The path to write to; nothing may exist there, unless ``done`` says that a part of the file is written.
     encoder
-        Encodes row groups; None to let pyarrow write the file.
+        Encodes row groups; has the schema of the file.
     done
-        How much of the file an earlier run has completed; needs an encoder.
+        How much of the file an earlier run has completed.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        schema: pa.Schema,
-        compression: Mapping[str, str],
-        plain: Iterable[str],
-        encoder: RowGroupEncoder | None = None,
-        done: FileState | None = None,
-    ) -> None:
+    def __init__(self, path: Path, encoder: RowGroupEncoder, done: FileState | None = None) -> None:
+        done = done or FileState()
         self.path = path
-        self.rows = done.rows if done is not None else 0
-        self._n_leaves = len((footer_of_schema(schema) if encoder is None else encoder.schema.footer).leaves)
+        self.rows = done.rows
         self._encoder = encoder
         self._streams: SpilledColumns | None = None
         with write_errors(self.path):
-            descriptor = open_exclusively(path) if done is None or not done.size else open_again(path)
+            descriptor = open_again(path) if done.size else open_exclusively(path)
             self._file = os.fdopen(descriptor, "wb", buffering=0)
-            if encoder is not None:
-                completed = ((), 0) if done is None else (done.groups, done.size)
-                self._writer = FileWriter(descriptor, encoder.schema, CREATED_BY, completed)
-            else:
-                options = writer_options(schema, compression, frozenset(plain))
-                self._arrow_writer = pq.ParquetWriter(self._file, schema, **options)
+            self._writer = FileWriter(descriptor, encoder.schema, CREATED_BY, (done.groups, done.size))
 
-    def stream(self, pieces: Sequence[Piece], dtype: np.dtype[Any], n_classes: int, *, taken_back: bool) -> None:
+    def stream(self, pieces: Sequence[Piece], dtype: np.dtype[Any], n_classes: int, *, drops_last_row: bool) -> None:
         """Append tokens of matrices to the row group that :meth:`write` completes.
 
-        ``taken_back`` says whether the row that was begun last is removed first.
+        ``drops_last_row`` says whether the row that was started last is removed first.
         """
-        if self._encoder is None:
-            raise ValueError("pyarrow does not write in pieces")
         with write_errors(self.path):
             if self._streams is None:
                 self._streams = SpilledColumns(self._encoder, self._writer, self.path.parent, dtype, n_classes)
-            if taken_back:
-                self._streams.take_back()
+            if drops_last_row:
+                self._streams.drop_last_row()
             self._streams.add(pieces)
 
     def write(self, batches: Sequence[pa.RecordBatch], copied: CopiedColumns | None = None) -> None:
@@ -111,17 +88,14 @@ class ParquetSink:
             return
         streamed = {} if self._streams is None else self._streams.end()
         with write_errors(self.path):
-            if self._encoder is None:
-                self._arrow_writer.write_table(pa.Table.from_batches(batches), row_group_size=rows)
-            else:
-                whole = copied if copied is not None and copied.n_rows == rows else None
-                columns = self._encoder.encode(batches, whole, streamed)
-                self._writer.append(rows, columns, copied.sorting if copied is not None else ())
+            whole = copied if copied is not None and copied.n_rows == rows else None
+            columns = self._encoder.encode(batches, whole, streamed)
+            self._writer.append(rows, columns, copied.sorting if copied is not None else ())
         self.rows += rows
 
     @property
     def size(self) -> int:
-        """The number of bytes handed over. This and the members below need an encoder."""
+        """The number of bytes handed over."""
         return self._writer.size
 
     @property
@@ -164,28 +138,19 @@ class ParquetSink:
             The file can't be written, or doesn't contain what was written.
         """
         with write_errors(self.path):
-            if self._encoder is None:
-                self._arrow_writer.add_key_value_metadata(metadata)
-                self._arrow_writer.close()
-            else:
-                self._writer.finish(metadata)
-                self._writer.close()
+            self._writer.finish(metadata)
+            self._writer.close()
             system_calls.sync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             self._file.close()
             written = read_footer(self.path)
-        if written.num_rows != self.rows or written.num_columns != self._n_leaves:
+        if written.num_rows != self.rows or written.num_columns != len(self._encoder.schema.footer.leaves):
             raise OutputError("the written file is incomplete", where=str(self.path), remedy="check the disk")
         return size
 
     def abandon(self) -> None:
         """Close the file, finished or not."""
-        # An open writer would try to finish the file when it is garbage-collected, and report that it can't.
-        if self._encoder is not None:
-            self._writer.close()
-        else:
-            with contextlib.suppress(OSError, ValueError, pa.ArrowException):
-                self._arrow_writer.close()
+        self._writer.close()
         if self._streams is not None:
             self._streams.close()
         self._file.close()
@@ -199,7 +164,7 @@ class ParquetSink:
     ) -> None:
         """Close the file, finished or not; after an error, write buffered bytes first, so that a run can resume it."""
         try:
-            if error is not None and self._encoder is not None and not self._file.closed:
+            if error is not None and not self._file.closed:
                 with contextlib.suppress(OSError, OutputError):
                     self.pause()
         finally:

@@ -7,7 +7,6 @@ without decoding if the row groups match, and pyarrow encodes all other columns 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -32,8 +31,9 @@ from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, Leaf, Schema
 from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
 from batchmax.parquet.int96 import converted, raw_type
 from batchmax.parquet.thrift import I32, Field, Struct
-from batchmax.parquet.value_order import FLOATS, value_order
+from batchmax.parquet.value_order import value_order
 from batchmax.parquet.writing.column_chunk import METADATA, TYPE, chunk_range, relative_metadata
+from batchmax.parquet.writing.list_writer import Map
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +51,15 @@ class RowGroupEncoder:
         them are encoded here.
     split
         Whether these matrices are encoded with BYTE_STREAM_SPLIT.
-    workers
-        Encodes pages in parallel.
+    map_pages
+        A function like :func:`map` that encodes pages; the method of an executor encodes them in parallel.
     """
 
     schema: FileSchema
     codecs: Mapping[str, str]
-    plain: frozenset[str]
-    split: bool
-    workers: Executor
+    plain: frozenset[str] = frozenset()
+    split: bool = False
+    map_pages: Map = map
     _options: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
     def nested_column(self, name: str, dtype: np.dtype[Any], n_classes: int) -> NestedColumn:
@@ -97,7 +97,7 @@ class RowGroupEncoder:
             if form is None or not rows or len(known) < len(rows):
                 others.append(column.name)
             else:
-                columns[column.name] = [encode_matrix(known, form, self.workers.map)]
+                columns[column.name] = [encode_matrix(known, form, self.map_pages)]
         if others:
             table = pa.Table.from_batches([batch.select(others) for batch in batches])
             columns |= self._encode_with_pyarrow(self._int96_as_bytes(table))
@@ -125,8 +125,7 @@ class RowGroupEncoder:
     def _encode_with_pyarrow(self, table: pa.Table) -> dict[str, list[EncodedChunk]]:
         names = tuple(table.column_names)
         if names not in self._options:
-            options = writer_options(table.schema, self.codecs, self.plain, float_statistics=True)
-            self._options[names] = options | {"store_schema": False}
+            self._options[names] = writer_options(table.schema, self.codecs, self.plain)
         stream = pa.BufferOutputStream()
         with pq.ParquetWriter(stream, table.schema, **self._options[names]) as writer:
             writer.write_table(table, row_group_size=table.num_rows)
@@ -166,21 +165,16 @@ def matrix_rows(array: pa.Array) -> MatrixRows | None:
     return MatrixRows(values.to_numpy().reshape(filled, n_classes), missing)
 
 
-def writer_options(
-    schema: pa.Schema, codecs: Mapping[str, str], plain: frozenset[str], *, float_statistics: bool = False
-) -> dict[str, Any]:
-    """Return pyarrow's options for writing columns, by their leaves.
-
-    ``float_statistics`` says whether floats get a minimum and a maximum. If there is a NaN, these are wrong for many
-    readers.
-    """
-    columns, leaves = leaf_columns(schema), footer_of_schema(schema).leaves
-    with_statistics = [leaf for leaf in leaves if float_statistics or value_order(leaf.element) not in FLOATS]
+def writer_options(schema: pa.Schema, codecs: Mapping[str, str], plain: frozenset[str]) -> dict[str, Any]:
+    """Return pyarrow's options for writing columns, by their leaves."""
+    columns = leaf_columns(schema)
+    repeating = [leaf for leaf, name in columns.items() if name not in plain]
     return {
         "compression": {leaf: codecs[name] for leaf, name in columns.items()},
-        "use_dictionary": [leaf for leaf, name in columns.items() if name not in plain],
-        "write_statistics": [leaf.name for leaf in with_statistics if columns[leaf.name] not in plain],
+        "use_dictionary": repeating,
+        "write_statistics": repeating,
         "write_page_checksum": True,
+        "store_schema": False,
     }
 
 

@@ -54,10 +54,10 @@ class SpilledColumns:
             else:
                 waiting.writelines(made)
 
-    def take_back(self) -> None:
-        """Remove the row that was begun last."""
+    def drop_last_row(self) -> None:
+        """Remove the row that was started last."""
         for name, (mark, size) in self._marks.items():
-            self._columns[name].take_back(mark)
+            self._columns[name].restore(mark)
             if name in self._waiting:
                 self._waiting[name].seek(size)
                 self._waiting[name].truncate()

@@ -9,10 +9,12 @@ import pyarrow as pa
 
 from batchmax.errors import UsageError
 from batchmax.options.score_options import IfExists
+from batchmax.parquet import FileSchema
 from batchmax.sinks.commit.commit import Commit
 from batchmax.sinks.commit.local_destination import output_paths
 from batchmax.sinks.commit.make_destination import make_destination
 from batchmax.sinks.parquet_sink import ParquetSink
+from batchmax.sinks.row_group_encoder import RowGroupEncoder
 from batchmax.storage.output_paths import is_file_path, refuse_inputs_as_output, refuse_uris_as_output
 from batchmax.storage.paths import is_uri, local_path
 
@@ -83,8 +85,8 @@ def table_sink(commit: Commit, schema: pa.Schema) -> Iterator[TableSink]:
     OutputError
         The file can't be written; an existing file is unchanged.
     """
-    codecs = dict.fromkeys(schema.names, CODEC)
-    with commit.building(), ParquetSink(commit.main.staging.output, schema, codecs, ()) as sink:
+    encoder = RowGroupEncoder(FileSchema(schema), dict.fromkeys(schema.names, CODEC))
+    with commit.building(), ParquetSink(commit.main.staging.output, encoder) as sink:
         yield TableSink(commit, sink)
 
 

@@ -379,5 +379,5 @@ def _parquet_file(path: str, metadata: pq.FileMetaData) -> Iterator[pq.ParquetFi
 
 
 def pyarrow_only() -> bool:
-    """Return whether pyarrow reads and writes everything (``BATCHMAX_PARQUET=pyarrow``), for debugging."""
+    """Return whether pyarrow reads everything (``BATCHMAX_PARQUET=pyarrow``), for debugging."""
     return os.environ.get("BATCHMAX_PARQUET") == "pyarrow"

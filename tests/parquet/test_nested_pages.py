@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchmax.kernels.parquet.nested_levels import BEGINS, CONTINUES, EMPTY, NULL
 from batchmax.parquet import Footer, PageError, SequenceReader, first_inner_length
-from batchmax.parquet.reading import large_pages, page_reader, raw_pages
+from batchmax.parquet.reading import dictionary_values, large_pages, page_reader, raw_pages
 from batchmax.parquet.reading.large_pages import BLOCK_TAG, DecompressedStream
 
 CODECS = ["NONE", "SNAPPY", "ZSTD", "GZIP", "BROTLI", "LZ4"]
@@ -96,7 +96,7 @@ def streams(monkeypatch):
         monkeypatch.setattr(large_pages, "PIECE", piece)
         monkeypatch.setattr(raw_pages, "PIECE", piece)
         monkeypatch.setattr(large_pages, "SNAPPY_PIECE", piece)
-        monkeypatch.setattr(large_pages, "INDEX_PIECE", max(piece, 64))
+        monkeypatch.setattr(dictionary_values, "INDEX_PIECE", max(piece, 64))
 
     return small
 
@@ -159,7 +159,7 @@ def test_any_rows_any_pages_any_pieces(
         if stream:
             patch.setattr(page_reader, "LARGE_PAGE_BYTES", 0)
             patch.setattr(large_pages, "SNAPPY_PIECE", 8 + page)
-            patch.setattr(large_pages, "INDEX_PIECE", 64 + page)
+            patch.setattr(dictionary_values, "INDEX_PIECE", 64 + page)
         check(path, lengths, matrix, piece)
 
 

@@ -145,3 +145,14 @@ def test_verify_and_show_accept_timestamps_of_any_year(files):
     assert str(row["int96"][0]).startswith("9999-12-31 00:00:00")
     _, row = open_source(str(path), batchmax.score_options(exclude="id")).row(0)
     assert row["int96"].type == pa.timestamp("ns")
+
+
+def test_date64_of_a_table_is_written_as_days(tmp_path):
+    """Dates of a table in milliseconds, also in lists, are the same dates in the file, which declares their type."""
+    days = pa.array([0, 86_400_000, -86_400_000, None, 253_402_214_400_000], pa.int64()).view(pa.date64())
+    table = pa.table({"logits": lists(np.eye(5)), "day": days, "days": pa.array([[day] for day in days])})
+    batchmax.score(table, tmp_path / "out.parquet")
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out["day"].type == pa.date32()
+    assert out.select(["day", "days"]).to_pylist() == table.select(["day", "days"]).to_pylist()
+    assert declared_types(tmp_path / "out.parquet", ["day"]) == {"day": "date64[ms]"}

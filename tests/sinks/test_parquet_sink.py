@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.errors import OutputError
-from batchmax.parquet import Footer
+from batchmax.parquet import FileSchema, Footer
 from batchmax.sinks.parquet_sink import ParquetSink, input_codecs, kept_metadata
-from batchmax.sinks.row_group_encoder import leaf_columns
+from batchmax.sinks.row_group_encoder import RowGroupEncoder, leaf_columns
 
 ROWS = 500
 PROBS = np.random.default_rng(3).random((ROWS, 8), np.float32)
@@ -27,9 +27,14 @@ BATCH = pa.record_batch(
 CODECS = {"id": "GZIP", "a.b": "ZSTD", "nested": "LZ4", "probs": "NONE"}
 
 
+def opened(path, codecs=None, plain=()):
+    """Return a sink of such batches."""
+    return ParquetSink(path, RowGroupEncoder(FileSchema(BATCH.schema), codecs or CODECS, frozenset(plain)))
+
+
 def written(path, batches, codecs=None, plain=("probs",)):
     """Write one row group per batch, and return the size."""
-    with ParquetSink(path, BATCH.schema, codecs or CODECS, plain) as sink:
+    with opened(path, codecs, plain) as sink:
         for batch in batches:
             sink.write([batch])
         return sink.close()
@@ -38,7 +43,7 @@ def written(path, batches, codecs=None, plain=("probs",)):
 def test_what_is_written_is_there(tmp_path):
     """Each write is one row group of any number of batches; an empty write makes none; the size is that of the file."""
     path = tmp_path / "x.parquet"
-    with ParquetSink(path, BATCH.schema, CODECS, ("probs",)) as sink:
+    with opened(path, plain=("probs",)) as sink:
         sink.write([BATCH.slice(0, 100), BATCH.slice(100, 50)])
         sink.write([])
         sink.write([BATCH.slice(0, 0)])
@@ -133,13 +138,13 @@ def test_nothing_is_overwritten(tmp_path, is_link):
     else:
         target.rename(path)
     with pytest.raises(OutputError, match=r"x\.parquet: cannot be written: File exists; "):
-        ParquetSink(path, BATCH.schema, CODECS, ())
+        opened(path)
     assert path.read_text() == "old"
 
 
 def test_a_file_with_other_rows_is_refused(tmp_path):
     """The footer is read back: a file with another number of rows is an error."""
-    with ParquetSink(tmp_path / "x.parquet", BATCH.schema, CODECS, ()) as sink:
+    with opened(tmp_path / "x.parquet") as sink:
         sink.write([BATCH])
         sink.rows += 1
         with pytest.raises(OutputError, match="the written file is incomplete"):
@@ -149,7 +154,7 @@ def test_a_file_with_other_rows_is_refused(tmp_path):
 def test_an_abandoned_file_says_nothing_later(tmp_path, capsys):
     """Abandoning an incomplete file prints nothing when it is garbage-collected, even if it can't be closed."""
     for break_it in (False, True):
-        sink = ParquetSink(tmp_path / f"{break_it}.parquet", BATCH.schema, CODECS, ())
+        sink = opened(tmp_path / f"{break_it}.parquet")
         sink.write([BATCH])
         if break_it:
             sink._file.close()
@@ -161,12 +166,12 @@ def test_an_abandoned_file_says_nothing_later(tmp_path, capsys):
 
 def test_a_full_disk_is_an_output_error(tmp_path):
     """The error for a full disk has the system's message and the file."""
-    with ParquetSink(tmp_path / "x.parquet", BATCH.schema, CODECS, ()) as sink:
+    with opened(tmp_path / "x.parquet") as sink:
 
-        def full(_):
+        def full(*_):
             raise OSError(28, "No space left on device")
 
-        sink._arrow_writer.write_table = lambda *_, **__: full(None)
+        sink._writer.write = full
         with pytest.raises(OutputError, match=r"x\.parquet: cannot be written: No space left on device; free space"):
             sink.write([BATCH])
 

@@ -236,11 +236,11 @@ CARRIED = [*flat_columns(), *nested_columns()]
 KNOWN_TO_POLARS = [name for name in CARRIED if name != "decimal256"]
 
 
-def declared_types(path):
-    """Return the types that a file's Arrow schema declares for the carried columns."""
+def declared_types(path, names=CARRIED):
+    """Return the types that a file's Arrow schema declares for columns."""
     text = pq.read_metadata(path).metadata[b"ARROW:schema"]
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
-    return {name: str(schema.field(name).type).replace("item: ", "element: ") for name in CARRIED}
+    return {name: str(schema.field(name).type).replace("item: ", "element: ") for name in names}
 
 
 def parquet_types(path):

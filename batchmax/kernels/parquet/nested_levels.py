@@ -8,7 +8,7 @@ https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-pac
 import numpy as np
 
 from batchmax.kernels.intrinsics import compiled
-from batchmax.kernels.parquet.rle import MAX_SHIFT, varint
+from batchmax.kernels.parquet.rle import open_run, packed_level
 
 BEGINS, CONTINUES, NULL, EMPTY = 0, 1, 2, 3
 """Events: a token that begins a row, a token that continues a row, a null row, an empty row."""
@@ -18,36 +18,20 @@ REPETITION_BITS = 2
 
 
 @compiled
-def open_run(data, at, left, width):
-    """Read the header of a run of levels.
-
-    Returns
-    -------
-    the position of the run's value or packed bits, the number of levels (at most ``left``), whether they are
-    bit-packed, the value if they are not, and the position after the run; the last is -1 if the run is damaged.
-    """
-    header, at = varint(data, at, MAX_SHIFT)
-    if at < 0:
-        return 0, 0, False, 0, -1
-    count = header >> 1
-    if header & 1:
-        if count == 0 or count * width > data.shape[0] - at:
-            return 0, 0, True, 0, -1
-        return at, min(count * 8, left), True, 0, at + count * width
-    if at >= data.shape[0] or count == 0 or count > left:
-        return 0, 0, False, 0, -1
-    return at, count, False, np.int64(data[at]), at + 1
+def _level(data, run, place, width):
+    """Return the level at index ``place`` of a run of :func:`open_run`."""
+    return packed_level(data, run[0], place, width) if run[2] else run[3]
 
 
 @compiled
-def packed_level(data, at, place, width):
-    """Return the level at index ``place`` of bit-packed levels of ``width`` bits."""
-    bit = place * width
-    at += bit >> 3
-    two = np.int64(data[at])
-    if (bit & 7) + width > 8:
-        two |= np.int64(data[at + 1]) << 8
-    return (two >> (bit & 7)) & ((1 << width) - 1)
+def _all_equal(data, run, place, count, width, level):
+    """Return whether ``count`` levels of a run, from index ``place`` on, are this level."""
+    if not run[2]:
+        return run[3] == level
+    is_equal = True
+    for i in range(place, place + count):
+        is_equal &= packed_level(data, run[0], i, width) == level
+    return is_equal
 
 
 def walk_levels(repetition, definition, n_values, n_classes, place, level, width, optional, events):
@@ -76,28 +60,20 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
     -1 if the levels don't describe such lists, or if there are more events than ``events`` holds.
     """
     done = n_events = n_numbers = 0
-    rep_at = rep_base = def_at = def_base = 0
-    rep_left = def_left = rep_place = def_place = 0
-    rep_packed = def_packed = False
-    rep_value = def_value = 0
+    rep_run = def_run = (0, 0, False, np.int64(0), 0)
+    rep_place = def_place = 0
     while done < n_values:
-        if rep_left == 0:
-            rep_base, rep_left, rep_packed, rep_value, rep_at = open_run(
-                repetition, rep_at, n_values - done, REPETITION_BITS
-            )
-            rep_place = 0
-            if rep_at < 0:
-                return -1, 0, 0
-        if def_left == 0:
-            def_base, def_left, def_packed, def_value, def_at = open_run(definition, def_at, n_values - done, width)
-            def_place = 0
-            if def_at < 0:
-                return -1, 0, 0
+        if rep_place == rep_run[1]:
+            rep_run, rep_place = open_run(repetition, rep_run[4], n_values - done, REPETITION_BITS), 0
+        if def_place == def_run[1]:
+            def_run, def_place = open_run(definition, def_run[4], n_values - done, width), 0
+        if rep_run[4] < 0 or def_run[4] < 0:
+            return -1, 0, 0
         if place == 0:
             if n_events == events.shape[0]:
                 return -1, 0, 0
-            again = packed_level(repetition, rep_base, rep_place, REPETITION_BITS) if rep_packed else rep_value
-            found = packed_level(definition, def_base, def_place, width) if def_packed else def_value
+            again = _level(repetition, rep_run, rep_place, REPETITION_BITS)
+            found = _level(definition, def_run, def_place, width)
             if found == level and again <= 1:
                 events[n_events] = BEGINS if again == 0 else CONTINUES
                 place = 1 % n_classes
@@ -111,74 +87,52 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
             n_events += 1
             count = 1
         else:
-            count = min(n_classes - place, rep_left, def_left)
-            if rep_packed:
-                for i in range(count):
-                    if packed_level(repetition, rep_base, rep_place + i, REPETITION_BITS) != REPETITION_BITS:
-                        return -1, 0, 0
-            elif rep_value != REPETITION_BITS:
+            count = min(n_classes - place, rep_run[1] - rep_place, def_run[1] - def_place)
+            if not _all_equal(repetition, rep_run, rep_place, count, REPETITION_BITS, REPETITION_BITS):
                 return -1, 0, 0
-            if def_packed:
-                for i in range(count):
-                    if packed_level(definition, def_base, def_place + i, width) != level:
-                        return -1, 0, 0
-            elif def_value != level:
+            if not _all_equal(definition, def_run, def_place, count, width, level):
                 return -1, 0, 0
             n_numbers += count
             place = (place + count) % n_classes
         done += count
-        rep_left -= count
-        def_left -= count
         rep_place += count
         def_place += count
-    if rep_at != repetition.shape[0] or def_at != definition.shape[0]:
+    if rep_run[4] != repetition.shape[0] or def_run[4] != definition.shape[0]:
         return -1, 0, 0
     return place, n_events, n_numbers
 
 
-def inner_length(repetition, definition, n_values, level, width, begun):
+def inner_length(repetition, definition, n_values, level, width, length):
     """Return the length of the first inner list that isn't empty, as far as this page shows it.
 
     Parameters
     ----------
     repetition, definition, n_values, level, width
         As for :func:`walk_levels`, but numbers may be null, which is one level less.
-    begun
-        The length of that list on the previous pages; 0 if it didn't begin there.
+    length
+        The length of that list on the previous pages; 0 if it didn't start there.
 
     Returns
     -------
-    the length so far, and whether the list has ended; the length is -1 if the levels are damaged.
+    the length so far, and whether the list is complete; the length is -1 if the levels are damaged.
     """
-    done = rep_at = rep_base = def_at = def_base = 0
-    rep_left = def_left = rep_place = def_place = 0
-    rep_packed = def_packed = False
-    rep_value = def_value = 0
+    done = rep_place = def_place = 0
+    rep_run = def_run = (0, 0, False, np.int64(0), 0)
     while done < n_values:
-        if rep_left == 0:
-            rep_base, rep_left, rep_packed, rep_value, rep_at = open_run(
-                repetition, rep_at, n_values - done, REPETITION_BITS
-            )
-            rep_place = 0
-            if rep_at < 0:
-                return -1, False
-        if def_left == 0:
-            def_base, def_left, def_packed, def_value, def_at = open_run(definition, def_at, n_values - done, width)
-            def_place = 0
-            if def_at < 0:
-                return -1, False
-        again = packed_level(repetition, rep_base, rep_place, REPETITION_BITS) if rep_packed else rep_value
-        found = packed_level(definition, def_base, def_place, width) if def_packed else def_value
-        if begun > 0 and again < REPETITION_BITS:
-            return begun, True
+        if rep_place == rep_run[1]:
+            rep_run, rep_place = open_run(repetition, rep_run[4], n_values - done, REPETITION_BITS), 0
+        if def_place == def_run[1]:
+            def_run, def_place = open_run(definition, def_run[4], n_values - done, width), 0
+        if rep_run[4] < 0 or def_run[4] < 0:
+            return -1, False
+        if length > 0 and _level(repetition, rep_run, rep_place, REPETITION_BITS) < REPETITION_BITS:
+            return length, True
         count = 1
-        if begun > 0 and not rep_packed:
-            count = min(rep_left, def_left) if not def_packed else 1
-        if begun > 0 or found >= level - 1:
-            begun += count
+        if length > 0 and not rep_run[2] and not def_run[2]:
+            count = min(rep_run[1] - rep_place, def_run[1] - def_place)
+        if length > 0 or _level(definition, def_run, def_place, width) >= level - 1:
+            length += count
         done += count
-        rep_left -= count
-        def_left -= count
         rep_place += count
         def_place += count
-    return begun, False
+    return length, False

@@ -14,7 +14,6 @@ from batchmax.kernels.intrinsics import compiled
 MAX_SHIFT = 35
 """The largest shift of a byte in a run header's varint: headers have at most six bytes."""
 
-MAX_WIDTH = 32
 LENGTH_BYTES = 4
 
 PADDING = 8
@@ -37,6 +36,48 @@ def varint(data, at, most_shift):
         if byte < 0x80:
             return value, at
     return np.int64(0), -1
+
+
+@compiled
+def little_endian(data, at, n_bytes):
+    """Return the little-endian number in n_bytes bytes, all of which must be within the data."""
+    value = np.int64(0)
+    for byte in range(n_bytes):
+        value |= np.int64(data[at + byte]) << (8 * byte)
+    return value
+
+
+@compiled
+def open_run(data, at, left, width):
+    """Read the header of a run of levels.
+
+    Returns
+    -------
+    the position of the run's value or packed bits, the number of levels (at most ``left``), whether they are
+    bit-packed, the value if they are not, and the position after the run; the last is -1 if the run is damaged.
+    """
+    header, at = varint(data, at, MAX_SHIFT)
+    if at < 0:
+        return 0, 0, False, 0, -1
+    count = header >> 1
+    if header & 1:
+        if count == 0 or count * width > data.shape[0] - at:
+            return 0, 0, True, 0, -1
+        return at, min(count * 8, left), True, 0, at + count * width
+    if at >= data.shape[0] or count == 0 or count > left:
+        return 0, 0, False, 0, -1
+    return at, count, False, np.int64(data[at]), at + 1
+
+
+@compiled
+def packed_level(data, at, place, width):
+    """Return the level at index ``place`` of bit-packed levels of ``width`` bits."""
+    bit = place * width
+    at += bit >> 3
+    two = np.int64(data[at])
+    if (bit & 7) + width > 8:
+        two |= np.int64(data[at + 1]) << 8
+    return (two >> (bit & 7)) & ((1 << width) - 1)
 
 
 def check_repetition(data, n_values, n_classes, place, packed):
@@ -62,26 +103,18 @@ def check_repetition(data, n_values, n_classes, place, packed):
     at = 0
     done = 0
     while done < n_values:
-        header, at = varint(data, at, MAX_SHIFT)
+        start, count, is_packed, level, at = open_run(data, at, n_values - done, 1)
         if at < 0:
             return -1
-        count = header >> 1
-        if header & 1:
-            if count > data.shape[0] - at:
-                return -1
-            for _ in range(count):
+        if is_packed:
+            for byte in range(start, at):
                 # Bits after the last level, in its group of eight and in later groups, have no meaning.
                 have = max(0, min(8, n_values - done))
-                if ((data[at] ^ packed[place]) & ((1 << have) - 1)) != 0:
+                if ((data[byte] ^ packed[place]) & ((1 << have) - 1)) != 0:
                     return -1
                 place = (place + have) % n_classes
                 done += have
-                at += 1
         else:
-            if at >= data.shape[0] or count == 0 or count > n_values - done:
-                return -1
-            level = data[at]
-            at += 1
             if level == 1:
                 if place == 0 or place + count > n_classes:
                     return -1
@@ -90,32 +123,6 @@ def check_repetition(data, n_values, n_classes, place, packed):
             place = (place + count) % n_classes
             done += count
     return place if at == data.shape[0] else -1
-
-
-def check_definition(data, n_values, level, width):
-    """Return whether there are n_values definition levels of ``width`` bits that all equal ``level``."""
-    at = 0
-    done = 0
-    while done < n_values:
-        header, at = varint(data, at, MAX_SHIFT)
-        if at < 0:
-            return False
-        count = header >> 1
-        if header & 1:
-            if count * width > data.shape[0] - at:
-                return False
-            have = min(count * 8, n_values - done)
-            for bit in range(have * width):
-                if (data[at + (bit >> 3)] >> (bit & 7)) & 1 != (level >> (bit % width)) & 1:
-                    return False
-            at += count * width
-            done += have
-        else:
-            if at >= data.shape[0] or count == 0 or count > n_values - done or data[at] != level:
-                return False
-            at += 1
-            done += count
-    return at == data.shape[0]
 
 
 @compiled
@@ -136,95 +143,23 @@ def count_levels(data, n_values, width, wanted):
     at = 0
     done = 0
     count = 0
-    mask = (1 << width) - 1
     while done < n_values:
-        header, after = varint(data, at, MAX_SHIFT)
+        start, size, is_packed, level, after = open_run(data, at, n_values - done, width)
         if after < 0:
             return -1, count
-        at = after
-        size = header >> 1
-        if header & 1:
-            if size == 0 or size * width > data.shape[0] - at:
-                return -1, count
-            have = min(size * 8, n_values - done)
-            whole = have >> 3 if width == 1 else 0
+        if is_packed:
+            whole = size >> 3 if width == 1 else 0
             ones = 0
-            for byte in range(at, at + whole):
+            for byte in range(start, start + whole):
                 ones += _ones(data[byte])
             count += ones if wanted else 8 * whole - ones
-            for place in range(8 * whole, have):
-                bit = place * width
-                two = np.int64(data[at + (bit >> 3)])
-                if (bit & 7) + width > 8:
-                    two |= np.int64(data[at + (bit >> 3) + 1]) << 8
-                count += ((two >> (bit & 7)) & mask) == wanted
-            at += size * width
-            done += have
-        else:
-            if at >= data.shape[0] or size == 0 or size > n_values - done:
-                return -1, count
-            count += size if data[at] == wanted else 0
-            at += 1
-            done += size
+            for place in range(8 * whole, size):
+                count += packed_level(data, start, place, width) == wanted
+        elif level == wanted:
+            count += size
+        at = after
+        done += size
     return at, count
-
-
-def look_up(data, n_values, dictionary, out):
-    """Fill out (n_values,) with entries of a dictionary; return False if the indices are damaged or out of range.
-
-    Parameters
-    ----------
-    data : (n_bytes,) uint8
-        The number of bits of an index, in one byte, then the indices in runs and bit-packed groups.
-    n_values
-        The number of indices.
-    dictionary : (size,)
-    """
-    if data.shape[0] == 0 or data[0] > MAX_WIDTH:
-        return n_values == 0
-    width = np.int64(data[0])
-    size = dictionary.shape[0]
-    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
-    at = 1
-    done = 0
-    while done < n_values:
-        header, at = varint(data, at, MAX_SHIFT)
-        if at < 0:
-            return False
-        count = header >> 1
-        if header & 1:
-            if count * width > data.shape[0] - at:
-                return False
-            have = min(count * 8, n_values - done)
-            held = np.uint64(0)
-            bits = 0
-            source = at
-            for i in range(done, done + have):
-                while bits < width:
-                    held |= np.uint64(data[source]) << np.uint64(bits)
-                    source += 1
-                    bits += 8
-                index = np.int64(held & mask)
-                held >>= np.uint64(width)
-                bits -= width
-                if index >= size:
-                    return False
-                out[i] = dictionary[index]
-            at += count * width
-            done += have
-        else:
-            n_bytes = (width + 7) // 8
-            if n_bytes > data.shape[0] - at or count == 0 or count > n_values - done:
-                return False
-            index = 0
-            for byte in range(n_bytes):
-                index |= np.int64(data[at + byte]) << (8 * byte)
-            at += n_bytes
-            if index >= size:
-                return False
-            out[done : done + count] = dictionary[index]
-            done += count
-    return True
 
 
 @compiled
@@ -252,7 +187,7 @@ def gather(data, at, bit, width, dictionary, out):
     return beyond
 
 
-def look_up_more(data, last, width, dictionary, out, state):
+def look_up(data, last, width, dictionary, out, state):
     """Fill as much of out (n_values,) as the data allow with entries of a dictionary; later calls continue.
 
     Parameters
@@ -298,9 +233,7 @@ def look_up_more(data, last, width, dictionary, out, state):
             n_bytes = (width + 7) // 8
             if n_bytes > end - at:
                 return -1, done
-            index = np.int64(0)
-            for byte in range(n_bytes):
-                index |= np.int64(data[at + byte]) << (8 * byte)
+            index = little_endian(data, at, n_bytes)
             at += n_bytes
             if index >= size:
                 return -1, done
@@ -333,9 +266,7 @@ def count_texts(data):
     while at < data.shape[0]:
         if data.shape[0] - at < LENGTH_BYTES:
             return -1
-        size = np.int64(0)
-        for byte in range(LENGTH_BYTES):
-            size |= np.int64(data[at + byte]) << (8 * byte)
+        size = little_endian(data, at, LENGTH_BYTES)
         at += LENGTH_BYTES
         if size > data.shape[0] - at:
             return -1
@@ -350,7 +281,6 @@ def text_lengths(data, lengths):
     for i in range(lengths.shape[0]):
         size = np.int64(0)
         if data.shape[0] - at >= LENGTH_BYTES:
-            for byte in range(LENGTH_BYTES):
-                size |= np.int64(data[at + byte]) << (8 * byte)
+            size = little_endian(data, at, LENGTH_BYTES)
             at += LENGTH_BYTES + size
         lengths[i] = size

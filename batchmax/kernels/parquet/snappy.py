@@ -8,7 +8,7 @@ https://github.com/google/snappy/blob/main/format_description.txt
 import numpy as np
 
 from batchmax.kernels.intrinsics import compiled
-from batchmax.kernels.parquet.rle import varint
+from batchmax.kernels.parquet.rle import little_endian, varint
 
 LITERAL = 0
 NEAR_COPY = 1
@@ -24,12 +24,29 @@ STORED = 1 << 10
 
 
 @compiled
-def little_endian(data, at, n_bytes):
-    """Return the little-endian number in n_bytes bytes, all of which must be within the data."""
-    value = np.int64(0)
-    for byte in range(n_bytes):
-        value |= np.int64(data[at + byte]) << (8 * byte)
-    return value
+def open_element(data, at):
+    """Read the tag of an element.
+
+    Returns
+    -------
+    the number of uncompressed bytes; the offset of a copy, 0 for a literal; and the position after the tag, -1 if the
+    tag is incomplete or invalid.
+    """
+    tag = np.int64(data[at])
+    at += 1
+    kind = tag & 3
+    length = (tag >> 2) + 1
+    n_bytes = max(0, length - LONG_LITERAL) if kind == LITERAL else 1 if kind == NEAR_COPY else 2 * (kind - 1)
+    if n_bytes > data.shape[0] - at:
+        return length, np.int64(0), -1
+    number = little_endian(data, at, n_bytes)
+    at += n_bytes
+    if kind == LITERAL:
+        return number + 1 if n_bytes else length, np.int64(0), at
+    if kind == NEAR_COPY:
+        length = ((tag >> 2) & 7) + 4
+        number |= (tag >> 5) << 8
+    return length, number, at if number else -1
 
 
 def stored(data, size, head, pieces):
@@ -58,17 +75,16 @@ def stored(data, size, head, pieces):
     filled = count = 0
     done = np.int64(0)
     while at < end:
-        tag = np.int64(data[at])
-        at += 1
-        kind = tag & 3
-        if kind == LITERAL:
-            length = (tag >> 2) + 1
-            if length > LONG_LITERAL:
-                n_bytes = length - LONG_LITERAL
-                if n_bytes > end - at:
-                    return -1, 0
-                length = little_endian(data, at, n_bytes) + 1
-                at += n_bytes
+        length, offset, at = open_element(data, at)
+        if at < 0:
+            return -1, 0
+        if offset:
+            if count or offset > filled or length > head.shape[0] - filled:
+                return -1, 0
+            for byte in range(length):
+                head[filled + byte] = head[filled + byte - offset]
+            filled += length
+        else:
             if length > end - at:
                 return -1, 0
             if count or length >= STORED:
@@ -84,21 +100,6 @@ def stored(data, size, head, pieces):
                     head[filled + byte] = data[at + byte]
                 filled += length
             at += length
-        else:
-            n_bytes = 1 if kind == NEAR_COPY else 2 * (kind - 1)
-            if n_bytes > end - at or count:
-                return -1, 0
-            offset = little_endian(data, at, n_bytes)
-            at += n_bytes
-            length = (tag >> 2) + 1
-            if kind == NEAR_COPY:
-                length = ((tag >> 2) & 7) + 4
-                offset |= (tag >> 5) << 8
-            if offset == 0 or offset > filled or length > head.shape[0] - filled:
-                return -1, 0
-            for byte in range(length):
-                head[filled + byte] = head[filled + byte - offset]
-            filled += length
         done += length
     return (filled, count) if done == size and count else (-1, 0)
 
@@ -151,22 +152,11 @@ def decompress_snappy(data, last, out, filled, history, state):
             continue
         if at == end or (end - at < LONGEST_TAG and not last):
             break
-        tag = np.int64(data[at])
-        at += 1
-        kind = tag & 3
-        length = (tag >> 2) + 1
-        n_bytes = max(0, length - LONG_LITERAL) if kind == LITERAL else 1 if kind == NEAR_COPY else 2 * (kind - 1)
-        if n_bytes > end - at:
+        length, offset, at = open_element(data, at)
+        if at < 0:
             return -1, filled
-        number = little_endian(data, at, n_bytes)
-        at += n_bytes
-        if kind == LITERAL:
-            state[0] = length if n_bytes == 0 else number + 1
-            continue
-        if kind == NEAR_COPY:
-            length = ((tag >> 2) & 7) + 4
-            number |= (tag >> 5) << 8
-        if number == 0:
-            return -1, filled
-        state[1], state[2] = length, number
+        if offset:
+            state[1], state[2] = length, offset
+        else:
+            state[0] = length
     return at, filled

@@ -12,14 +12,11 @@ import numpy as np
 from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.parquet.rle import varint
 
-BYTE, DOUBLE, BINARY, LIST, MAP, STRUCT = 3, 7, 8, 9, 11, 12
+FALSE, BYTE, I16, I64, DOUBLE, BINARY, LIST, MAP, STRUCT = 2, 3, 4, 6, 7, 8, 9, 11, 12
+INNER = 256
+"""The factor of a struct's number in the numbers of its fields."""
 IN_STRUCT = -1
 """The stack entry of a struct. The entry of a list is the type of its items, the entry of a map both types."""
-CHUNK_METADATA, CODEC, N_VALUES, COMPRESSED_BYTES, DATA_PAGE_AT, DICTIONARY_AT = 3, 4, 5, 7, 9, 11
-"""Fields of ColumnChunk and ColumnMetaData."""
-DICTIONARY_PAGE, PAGE_TYPES = 2, (0, 2, 3)
-HEADER_FIELDS = (5, 7, 8)
-"""The fields of a page header with the headers of data pages (version 1), dictionary pages, data pages (version 2)."""
 MAX_DEPTH = 64
 MAX_SHIFT = 63
 """The largest shift of a byte in an integer: at most ten bytes."""
@@ -40,11 +37,11 @@ def find_structs(data, at, starts):
     -------
     whether all structs were found.
     """
-    kinds = np.empty(MAX_DEPTH, np.int64)
-    left = np.empty(MAX_DEPTH, np.int64)
+    kinds = np.empty(MAX_DEPTH + 1, np.int64)
+    left = np.empty(MAX_DEPTH + 1, np.int64)
     for i in range(starts.shape[0] - 1):
         starts[i] = at
-        at = _skip_struct(data, at, kinds, left)
+        at = _skip(data, at, STRUCT, kinds, left)
         if at < 0:
             return False
     starts[-1] = at
@@ -52,11 +49,14 @@ def find_structs(data, at, starts):
 
 
 @compiled
-def _skip_struct(data, at, kinds, left):
-    """Return the position after a struct; -1 if it is incomplete or invalid. ``kinds`` and ``left`` hold the stack."""
+def _skip(data, at, kind, kinds, left):
+    """Return the position after a list item of a type; -1 if it is incomplete or invalid.
+
+    ``kinds`` and ``left`` hold the stack.
+    """
     end = data.shape[0]
     depth = 0
-    kinds[0] = IN_STRUCT
+    kinds[0], left[0] = kind, 1
     while depth >= 0:
         in_list = kinds[depth] != IN_STRUCT
         if in_list:
@@ -82,7 +82,7 @@ def _skip_struct(data, at, kinds, left):
                 if at < 0:
                     return -1
         size = np.int64(0)
-        if 1 <= kind <= 2:  # a boolean: its value is in the type within a struct, and a byte within a list
+        if 1 <= kind <= FALSE:  # a boolean: its value is in the type within a struct, and a byte within a list
             size = np.int64(in_list)
         elif kind == BYTE:
             size = np.int64(1)
@@ -92,7 +92,7 @@ def _skip_struct(data, at, kinds, left):
             size, at = varint(data, at, MAX_SHIFT)
         elif LIST <= kind <= STRUCT:
             depth += 1
-            if depth >= MAX_DEPTH:
+            if depth > MAX_DEPTH:
                 return -1
             kinds[depth] = IN_STRUCT
             left[depth] = 0
@@ -119,7 +119,7 @@ def _skip_struct(data, at, kinds, left):
                     left[depth], at = varint(data, at, MAX_SHIFT)
             if at < 0 or left[depth] < 0 or left[depth] > 2 * (end - at):
                 return -1
-        elif 4 <= kind <= 6:
+        elif I16 <= kind <= I64:
             _, at = varint(data, at, MAX_SHIFT)
         else:
             return -1
@@ -129,116 +129,42 @@ def _skip_struct(data, at, kinds, left):
     return at
 
 
-def chunk_sizes(data, starts, sizes):
-    """Read sizes and positions of column chunks.
-
-    A wide row group has thousands of chunks, too many to parse each of them completely.
+def read_integers(data, starts, ends, fields, values):
+    """Read some integer fields of structs, and of the structs directly in them.
 
     Parameters
     ----------
     data : (n_bytes,) uint8
-    starts : (n_chunks,) int64
-        The position of each ColumnChunk struct.
-    sizes : (n_chunks, 5) int64
-        Filled with the codec, the compressed size, the number of values, the position of the first data page, and the
-        position of the dictionary page, 0 without one. -1 for values that weren't found because the struct has an
-        unusual form.
+    starts, ends : (n_structs,) int64
+        The position of each struct; ``ends`` is filled with the positions after them, -1 for an invalid struct.
+    fields : (n_fields,) int64
+        The number of each field; for a field of an inner struct, plus ``INNER`` times the number of that struct.
+    values : (n_structs, n_fields) int64
+        Filled with the values of the fields, -1 for those that are missing or negative.
     """
-    kinds = np.empty(MAX_DEPTH, np.int64)
-    left = np.empty(MAX_DEPTH, np.int64)
+    kinds = np.empty(MAX_DEPTH + 1, np.int64)
+    left = np.empty(MAX_DEPTH + 1, np.int64)
     for i in range(starts.shape[0]):
-        sizes[i] = -1
+        values[i] = -1
         at = starts[i]
-        number = np.int64(0)
-        is_metadata = False
-        while 0 <= at < data.shape[0]:
+        number = outer = np.int64(0)
+        is_open = True
+        while is_open and 0 <= at < data.shape[0]:
             head = np.int64(data[at])
             at += 1
             kind = head & 15
             number += head >> 4
-            if is_metadata and (head == 0 or number > DICTIONARY_AT):
-                if sizes[i, 3] >= 0 and sizes[i, 4] < 0:
-                    sizes[i, 4] = 0
-                break
-            if head >> 4 == 0:
-                break
-            if kind == STRUCT and not is_metadata and number == CHUNK_METADATA:
-                is_metadata, number = True, np.int64(0)
-            elif 4 <= kind <= 6:
+            if head == 0:
+                is_open = outer > 0
+                number, outer = outer, np.int64(0)
+            elif head >> 4 == 0:
+                at = -1  # a field number that isn't relative to the previous one, which no writer uses here
+            elif I16 <= kind <= I64:
                 value, at = varint(data, at, MAX_SHIFT)
-                value = value >> 1 if value & 1 == 0 and value >= 0 and at >= 0 else np.int64(-1)
-                if is_metadata and number == CODEC:
-                    sizes[i, 0] = value
-                elif is_metadata and number == N_VALUES:
-                    sizes[i, 2] = value
-                elif is_metadata and number == COMPRESSED_BYTES:
-                    sizes[i, 1] = value
-                elif is_metadata and number == DATA_PAGE_AT:
-                    sizes[i, 3] = value
-                elif is_metadata and number == DICTIONARY_AT:
-                    sizes[i, 4] = value
-            elif kind == LIST and at < data.shape[0] and (data[at] >> 4) < 15:
-                count, kind = np.int64(data[at] >> 4), np.int64(data[at] & 15)
-                at += 1
-                for _ in range(count):
-                    if at < 0:
-                        break
-                    if kind == STRUCT:
-                        at = _skip_struct(data, at, kinds, left)
-                    elif 4 <= kind <= 6 or kind == BINARY:
-                        value, at = varint(data, at, MAX_SHIFT)
-                        if kind == BINARY and at >= 0:
-                            at = at + value if 0 <= value <= data.shape[0] - at else -1
-                    else:
-                        at = -1
-            else:
-                break
-
-
-def page_heads(data, heads):
-    """Read the headers of pages.
-
-    Parameters
-    ----------
-    data : (n_pages, n_bytes) uint8
-        The first bytes of each page.
-    heads : (n_pages, 3) int64
-        Filled with the size of each page including its header, its number of values (0 for a dictionary), and whether
-        it is a dictionary. -1 if the bytes are no page header, or not all of it.
-    """
-    kinds = np.empty(MAX_DEPTH, np.int64)
-    left = np.empty(MAX_DEPTH, np.int64)
-    for i in range(data.shape[0]):
-        heads[i] = -1
-        page = data[i]
-        end = _skip_struct(page, 0, kinds, left)
-        if end < 0:
-            continue
-        at = np.int64(0)
-        number = np.int64(0)
-        kind_of_page = packed = n_values = np.int64(-1)
-        while at < end - 1:
-            head = np.int64(page[at])
-            at += 1
-            kind = head & 15
-            number += head >> 4
-            if head >> 4 == 0:
-                break
-            if kind == STRUCT:
-                # The first field of each type's own header is the number of values.
-                if number in HEADER_FIELDS and page[at] >> 4 == 1 and 4 <= page[at] & 15 <= 6:
-                    value, _ = varint(page, at + 1, MAX_SHIFT)
-                    n_values = value >> 1 if value & 1 == 0 else np.int64(-1)
-                break
-            if kind < 4 or kind > 6:
-                break
-            value, at = varint(page, at, MAX_SHIFT)
-            value = value >> 1 if value & 1 == 0 else np.int64(-1)
-            if number == 1:
-                kind_of_page = value
-            elif number == 3:
-                packed = value
-        if packed >= 0 and n_values >= 0 and kind_of_page in PAGE_TYPES:
-            heads[i, 0] = end + packed
-            heads[i, 1] = 0 if kind_of_page == DICTIONARY_PAGE else n_values
-            heads[i, 2] = kind_of_page == DICTIONARY_PAGE
+                if at >= 0 and value >= 0 and value & 1 == 0:
+                    values[i, fields == outer * INNER + number] = value >> 1
+            elif kind == STRUCT and not outer:
+                number, outer = np.int64(0), number
+            elif kind > FALSE:
+                at = _skip(data, at, kind, kinds, left)
+        ends[i] = -1 if is_open else at

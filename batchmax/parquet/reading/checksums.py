@@ -14,7 +14,7 @@ from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_
 from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.large_pages import DecompressedStream
 from batchmax.parquet.reading.page_reader import READ_BYTES
-from batchmax.parquet.reading.page_rows import count_rows, levels_before
+from batchmax.parquet.reading.page_rows import count_rows
 from batchmax.parquet.reading.raw_pages import (
     MAX_PAGE_BYTES,
     Bytes,
@@ -22,15 +22,13 @@ from batchmax.parquet.reading.raw_pages import (
     CompressedPages,
     PageError,
     RangeReader,
+    cut_levels,
     inner_header,
     number,
 )
 from batchmax.parquet.thrift import ThriftError
 from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, chunk_range
 from batchmax.runtime.text import quantity
-
-COUNTED = {DATA_PAGE: 5, DATA_PAGE_V2: 8}
-"""For each type of data page, the field that holds its own header, whose first field is the number of values."""
 
 
 class DamagedPageError(ValueError):
@@ -74,8 +72,8 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
             kind = page.header[1].value
             if page.stream is None:
                 page.check()
-            if kind in COUNTED:
-                values += number(inner_header(page.header, COUNTED[kind]), 1)
+            if kind in {DATA_PAGE, DATA_PAGE_V2}:
+                values += number(inner_header(page.header), 1)
                 found = _rows_in(page, kind, footer.leaves[leaf], metadata[CODEC].value)
                 counted, rows = counted and found is not None, rows + (found or 0)
             elif kind == DICTIONARY_PAGE and pages:
@@ -102,18 +100,18 @@ def check_pages(descriptor: int, footer: Footer, group: int, leaf: int) -> PageC
 
 def _rows_in(page: CompressedPage, kind: int, leaf: Leaf, codec: int) -> int | None:
     """Return the number of rows that begin in a data page; None if its levels have an encoding that isn't supported."""
-    inner = inner_header(page.header, COUNTED[kind])
+    inner = inner_header(page.header)
     n_values, stream = number(inner, 1), page.stream
     if not leaf.repetition:
         return n_values
-    repetition: Bytes | None
+    repetition: Bytes
     if kind == DATA_PAGE_V2:
         size = number(inner, 6)
         repetition = page.body[:size] if stream is None else stream.take(min(size, stream.left))
     elif number(inner, 4) != RLE or codec not in CODECS or (stream is not None and CODECS[codec] == "lz4_raw"):
         return None
     elif stream is None:
-        repetition, _ = levels_before(decompress(page.body, number(page.header, 2), codec), leaf.repetition)
+        repetition, _ = cut_levels(decompress(page.body, number(page.header, 2), codec))
     else:
         repetition = DecompressedStream(stream, codec, number(page.header, 2)).length_prefixed(MAX_PAGE_BYTES)
     return count_rows(repetition, n_values, leaf.repetition)

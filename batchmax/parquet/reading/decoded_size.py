@@ -19,8 +19,18 @@ import numpy as np
 from batchmax import kernels
 from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
-from batchmax.parquet.format import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_ENCODINGS, DICTIONARY_PAGE, FIXED_WIDTHS, RLE
+from batchmax.parquet.format import (
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_ENCODINGS,
+    DICTIONARY_PAGE,
+    FIXED_WIDTHS,
+    OWN_HEADERS,
+    RLE,
+)
 from batchmax.parquet.reading.compression import decompress
+from batchmax.parquet.reading.dictionary_values import look_up
+from batchmax.parquet.reading.page_body import is_compressed, value_encoding
 from batchmax.parquet.reading.raw_pages import Bytes, PageError, RangeReader, inner_header, joined, number
 from batchmax.parquet.thrift import Struct, ThriftError
 from batchmax.parquet.writing.column_chunk import CODEC, METADATA, N_VALUES, chunk_range
@@ -240,7 +250,7 @@ class DecodedSize:
         return own if self._shares_texts else own + n_values * self._longest
 
     def _is_indices(self, page: _Page) -> bool:
-        return number(page.inner, 4 if page.kind == DATA_PAGE_V2 else 2) in DICTIONARY_ENCODINGS
+        return value_encoding(page.kind, page.inner) in DICTIONARY_ENCODINGS
 
     def _texts(self, page: _Page) -> tuple[int, int]:
         """Return the total size and the longest size of the strings that a page's indices refer to, or upper bounds."""
@@ -250,8 +260,8 @@ class DecodedSize:
             return bounds
         have = n_values - (number(page.inner, 2) if page.kind == DATA_PAGE_V2 else self._nulls(page))
         out = np.zeros(max(0, have))
-        known = kernels.look_up(self._levels(page)[1], len(out), self._lengths, out)
-        return (int(out.sum()), int(out.max(initial=0))) if known else bounds
+        is_known = look_up(self._levels(page)[1], self._lengths, out)
+        return (int(out.sum()), int(out.max(initial=0))) if is_known else bounds
 
     def _nulls(self, page: _Page) -> int:
         definition = self._levels(page)[2]
@@ -278,7 +288,7 @@ class DecodedSize:
             body = self._reader.bytes(page.at, page.compressed_bytes)
             definition, repetition = number(page.inner, 5), number(page.inner, 6)
             values = body[definition + repetition :]
-            if 7 not in page.inner or page.inner[7].value:
+            if is_compressed(page.inner):
                 values = joined(decompress(values, page.uncompressed_bytes - definition - repetition, self._codec))
             return body[:repetition], values, body[repetition : repetition + definition]
         rest = self._decompressed(page)
@@ -311,10 +321,9 @@ def _pages(reader: RangeReader, end: int, n_values: int) -> Iterator[_Page]:
                 return  # bytes after the last page, which readers ignore
             raise
         kind: int = header[1].value
-        field = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind)
         at += length
-        if field is not None:
-            page = _Page(at, header, inner_header(header, field), kind)
+        if kind in OWN_HEADERS:
+            page = _Page(at, header, inner_header(header), kind)
             if kind == DICTIONARY_PAGE and not first:
                 raise PageError("a dictionary page is not the first page")
             first, n_read = False, n_read + (page.n_values if kind != DICTIONARY_PAGE else 0)

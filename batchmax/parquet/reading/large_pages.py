@@ -6,21 +6,14 @@ Such a page is read in pieces of its compressed bytes, and no more than a piece 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from batchmax import kernels
 from batchmax.kernels.parquet.snappy import LONG_LITERAL, LONGEST_TAG
 from batchmax.parquet.format import CODECS
 from batchmax.parquet.reading.raw_pages import PIECE, Bytes, CompressedBody, PageError, pooled
 
-PADDING = 8
-"""Bytes that the kernel may read after its data."""
-INDEX_PIECE = 1 << 20
-"""Uncompressed bytes of dictionary indices that are decoded at once."""
 MAX_LENGTH_BYTES = 5
 """The most bytes of the uncompressed size at the beginning of Snappy data, seven bits per byte."""
 HISTORY = 1 << 16
@@ -216,46 +209,3 @@ class _SnappyStream:
         buffer[:rest] = self._data
         self._body.readinto(buffer[rest:].data)
         self._data = buffer
-
-
-class PlainValues:
-    """The values of a page in plain encoding."""
-
-    def __init__(self, stream: DecompressedStream) -> None:
-        self._stream = stream
-
-    def into(self, out: Bytes) -> None:
-        """Fill memory with the next values."""
-        self._stream.into(out)
-
-
-class DictionaryValues:
-    """The values of a page that are indices into a dictionary."""
-
-    def __init__(self, stream: DecompressedStream, dictionary: NDArray[Any]) -> None:
-        self._stream = stream
-        self._dictionary = dictionary
-        self._width = int(stream.take(1)[0])
-        if self._width > 32:
-            raise PageError("dictionary indices are out of range")
-        self._data = pooled(PADDING)
-        self._state = np.zeros(4, np.int64)
-
-    def into(self, out: Bytes) -> None:
-        """Fill memory with the next values."""
-        numbers = out.view(self._dictionary.dtype)
-        done = 0
-        while done < len(numbers):
-            rest = len(self._data) - PADDING
-            if rest < INDEX_PIECE // 2 and self._stream.left:
-                buffer = pooled(rest + min(INDEX_PIECE, self._stream.left) + PADDING)
-                buffer[:rest] = self._data[:rest]
-                self._stream.into(buffer[rest:-PADDING])
-                self._data = buffer
-            used, count = kernels.look_up_more(
-                self._data, not self._stream.left, self._width, self._dictionary, numbers[done:], self._state
-            )
-            if used < 0 or (not used and not count and not self._stream.left):
-                raise PageError("dictionary indices are out of range")
-            self._data = self._data[used:]
-            done += count

@@ -47,7 +47,7 @@ class NestedLevels:
 
     def check(self, page: Page) -> int:
         """Return the number of numbers in a page, and append its events."""
-        # A token may have begun on the previous page, and only a row can be without numbers.
+        # A token may continue from the previous page, and only a row can be without numbers.
         most = page.n_values // self._n_classes + 1 + min(self._n_rows, page.n_values)
         found = np.empty(most, np.uint8)
         self._place, n_events, n_numbers = kernels.walk_levels(
@@ -166,15 +166,15 @@ def first_inner_length(
     _check_nested(column)
     level = column.leaves[0].definition
     _, codec, _, start, size = chunk_properties(chunk, descriptor)
-    length, ended = 0, False
+    length, is_complete = 0, False
     for page in PageReader(descriptor, start, start + size, codec, None, max_page_bytes):
         if page.kind != DICTIONARY_PAGE:
-            length, ended = kernels.inner_length(
+            length, is_complete = kernels.inner_length(
                 page.repetition, page.definition, page.n_values, level, level.bit_length(), length
             )
         if length < 0:
             raise PageError("levels are damaged")
-        if ended:
+        if is_complete:
             break
     return length or None
 

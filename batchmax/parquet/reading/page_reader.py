@@ -14,9 +14,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, PLAIN, RLE
+from batchmax.parquet.format import CODECS, DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, PLAIN
 from batchmax.parquet.reading.compression import decompress
 from batchmax.parquet.reading.large_pages import DecompressedStream
+from batchmax.parquet.reading.page_body import (
+    check_level_encodings,
+    is_compressed,
+    level_sizes,
+    split_body,
+    value_encoding,
+)
 from batchmax.parquet.reading.raw_pages import (
     LARGE_PAGE_BYTES,
     MAX_PAGE_BYTES,
@@ -27,7 +34,6 @@ from batchmax.parquet.reading.raw_pages import (
     CompressedPages,
     PageError,
     RangeReader,
-    cut_levels,
     inner_header,
     number,
 )
@@ -160,76 +166,30 @@ class PageReader:
         if page.stream is not None:
             return self._large_page(page.header, page.stream)
         page.check()
-        header, body = page.header, page.body
-        kind = header[1].value
-        uncompressed = number(header, 2)
-        if kind == DATA_PAGE:
-            return self._page_v1(inner_header(header, 5), decompress(body, uncompressed, self._codec))
-        if kind == DATA_PAGE_V2:
-            return self._page_v2(inner_header(header, 8), body, uncompressed)
+        kind, inner, size = page.header[1].value, inner_header(page.header), number(page.header, 2)
         if kind == DICTIONARY_PAGE:
-            inner = inner_header(header, 7)
-            return Page(
-                kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, decompress(body, uncompressed, self._codec)
-            )
-        raise PageError(f"unsupported page type {kind}")
+            parts = NOTHING, NOTHING, decompress(page.body, size, self._codec)
+        else:
+            parts = split_body(kind, inner, page.body, size, self._codec)
+        return Page(kind, number(inner, 1), value_encoding(kind, inner), *parts)
 
     def _large_page(self, header: Struct, body: CompressedBody) -> Page:
         """Return a large page of which only the levels, or a dictionary, are decompressed."""
-        kind, uncompressed, most = header[1].value, number(header, 2), self._most_at_once
+        kind, inner, size, most = header[1].value, inner_header(header), number(header, 2), self._most_at_once
+        repetition = definition = NOTHING
+        values: list[Bytes] = []
+        stream = None
         if kind == DATA_PAGE:
-            inner = inner_header(header, 5)
-            _check_v1(inner)
-            stream = DecompressedStream(body, self._codec, uncompressed)
+            check_level_encodings(inner)
+            stream = DecompressedStream(body, self._codec, size)
             repetition, definition = stream.length_prefixed(most), stream.length_prefixed(most)
-            return Page(kind, number(inner, 1), number(inner, 2), repetition, definition, [], stream)
-        if kind == DATA_PAGE_V2:
-            inner = inner_header(header, 8)
-            definition_bytes, repetition_bytes = _v2_levels(inner, min(uncompressed, body.left, most))
+        elif kind == DATA_PAGE_V2:
+            definition_bytes, repetition_bytes = level_sizes(inner, min(size, body.left, most))
             repetition, definition = body.take(repetition_bytes), body.take(definition_bytes)
-            codec = self._codec if 7 not in inner or inner[7].value else 0
-            stream = DecompressedStream(body, codec, uncompressed - repetition_bytes - definition_bytes)
-            return Page(kind, number(inner, 1), number(inner, 4), repetition, definition, [], stream)
-        if kind == DICTIONARY_PAGE:
-            if uncompressed > most:
-                raise PageError("a dictionary page is too large")
-            inner = inner_header(header, 7)
-            values = DecompressedStream(body, self._codec, uncompressed).take(uncompressed)
-            return Page(kind, number(inner, 1), number(inner, 2), NOTHING, NOTHING, [values])
-        raise PageError(f"unsupported page type {kind}")
-
-    def _page_v1(self, header: Struct, body: Sequence[Bytes]) -> Page:
-        _check_v1(header)
-        repetition, rest = cut_levels(body)
-        definition, values = cut_levels(rest)
-        return Page(DATA_PAGE, number(header, 1), number(header, 2), repetition, definition, values)
-
-    def _page_v2(self, header: Struct, body: Bytes, uncompressed: int) -> Page:
-        definition, repetition = _v2_levels(header, min(uncompressed, len(body)))
-        levels = definition + repetition
-        values: Sequence[Bytes] = [body[levels:]]
-        if 7 not in header or header[7].value:
-            values = decompress(values[0], uncompressed - levels, self._codec)
-        elif len(values[0]) != uncompressed - levels:
-            raise PageError("the size of a page differs from its header")
-        return Page(
-            DATA_PAGE_V2,
-            number(header, 1),
-            number(header, 4),
-            body[:repetition],
-            body[repetition:levels],
-            values,
-        )
-
-
-def _check_v1(header: Struct) -> None:
-    if number(header, 3) != RLE or number(header, 4) != RLE:
-        raise PageError("unsupported encoding of levels")
-
-
-def _v2_levels(header: Struct, most: int) -> tuple[int, int]:
-    """Return the sizes of the definition and the repetition levels."""
-    definition, repetition = number(header, 5), number(header, 6)
-    if definition + repetition > most:
-        raise PageError("levels exceed their page")
-    return definition, repetition
+            codec = self._codec if is_compressed(inner) else 0
+            stream = DecompressedStream(body, codec, size - repetition_bytes - definition_bytes)
+        elif size > most:
+            raise PageError("a dictionary page is too large")
+        else:
+            values = [DecompressedStream(body, self._codec, size).take(size)]
+        return Page(kind, number(inner, 1), value_encoding(kind, inner), repetition, definition, values, stream)

@@ -6,43 +6,32 @@ therefore read without an error, possibly with the wrong rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from batchmax import kernels
-from batchmax.parquet.reading.raw_pages import Bytes, PageError, cut_levels
+from batchmax.kernels.parquet.thrift_skip import INNER
+from batchmax.parquet.format import DICTIONARY_PAGE, OWN_HEADERS
+from batchmax.parquet.reading.raw_pages import Bytes, PageError
 from batchmax.storage.system_calls import read_into
 
 HEAD = 256
 """Bytes read for a page header; those of number columns are short."""
+HEADER_FIELDS = np.array([1, 3, *(field * INNER + 1 for field in OWN_HEADERS.values())])
+"""Fields of a page header: its type, its compressed size, and in the header of each type the number of values."""
 
 
-def levels_before(body: Sequence[Bytes], max_level: int) -> tuple[Bytes | None, Sequence[Bytes]]:
-    """Return the levels at the beginning of the body of a data page of version 1, and the rest of the body.
-
-    ``max_level`` is the column's maximum level; if it is 0, the page has no levels and they are None.
-
-    Raises
-    ------
-    PageError
-        If the levels are longer than the page.
-    """
-    return cut_levels(body) if max_level else (None, body)
-
-
-def count_rows(repetition: Bytes | None, n_values: int, max_level: int) -> int:
+def count_rows(repetition: Bytes, n_values: int, max_level: int) -> int:
     """Return the number of rows that begin in a page, which is the number of its repetition levels that are 0.
 
-    ``max_level`` is the column's maximum repetition level. Without levels, each value is a row.
+    ``max_level`` is the column's maximum repetition level; if it is 0, each value is a row.
 
     Raises
     ------
     PageError
         If the levels are damaged.
     """
-    if repetition is None:
+    if not max_level:
         return n_values
     end, rows = kernels.count_levels(repetition, n_values, max_level.bit_length(), 0)
     if end < 0:
@@ -78,13 +67,17 @@ def count_values(descriptor: int, ranges: NDArray[np.int64]) -> NDArray[np.int64
         data = np.zeros((len(left), HEAD), np.uint8)
         for row, position in zip(data, at[left].tolist(), strict=True):
             read_into(descriptor, [row.data], position)
-        heads = np.empty((len(left), 3), np.int64)
-        kernels.page_heads(data, heads)
+        starts, after = np.arange(0, data.size, HEAD), np.empty(len(left), np.int64)
+        fields = np.empty((len(left), len(HEADER_FIELDS)), np.int64)
+        kernels.read_integers(data.reshape(-1), starts, after, HEADER_FIELDS, fields)
+        kinds, packed, *numbers = fields.T
+        is_dictionary = kinds == DICTIONARY_PAGE
+        n_values = np.select([kinds == kind for kind in OWN_HEADERS], numbers, -1)
         # A dictionary is the first page or there is none.
-        unknown = (heads[:, 0] < 0) | ((heads[:, 2] > 0) & (not first))
+        unknown = (after < 0) | (after > starts + HEAD) | (packed < 0) | (n_values < 0) | (is_dictionary & (not first))
         first = False
-        at[left] += heads[:, 0]
-        counts[left] += heads[:, 1]
+        at[left] += after - starts + packed
+        counts[left] += np.where(is_dictionary, 0, n_values)
         counts[left[unknown]] = -1
         left = left[~unknown]
         left = left[at[left] < ends[left]]

@@ -22,7 +22,7 @@ from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from batchmax.parquet.fields import read_page_header
-from batchmax.parquet.format import INDEX_PAGE
+from batchmax.parquet.format import INDEX_PAGE, OWN_HEADERS
 from batchmax.parquet.thrift import Struct, ThriftError
 from batchmax.storage.system_calls import read_into
 
@@ -286,7 +286,7 @@ def joined(pieces: Sequence[Bytes]) -> Bytes:
 
 
 def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
-    """Return the first ``size`` bytes, in one piece, and the rest.
+    """Return the first ``size`` bytes, in one piece, and the rest, in at least one.
 
     Raises
     ------
@@ -305,7 +305,7 @@ def cut(pieces: Sequence[Bytes], size: int) -> tuple[Bytes, list[Bytes]]:
         size -= len(first[-1])
     if size:
         raise PageError("levels exceed their page")
-    return joined(first or [np.empty(0, np.uint8)]), list(rest)
+    return joined(first or [NOTHING]), list(rest) or [NOTHING]
 
 
 def cut_levels(body: Sequence[Bytes]) -> tuple[Bytes, list[Bytes]]:
@@ -325,14 +325,17 @@ def checksum(header: Struct) -> int:
     return int(header[4].value) & 0xFFFFFFFF
 
 
-def inner_header(header: Struct, field: int) -> Struct:
+def inner_header(header: Struct) -> Struct:
     """Return the part of a page header that belongs to its page type.
 
     Raises
     ------
     PageError
-        If it is missing.
+        If it is missing, or the page type isn't supported.
     """
+    field = OWN_HEADERS.get(header[1].value)
+    if field is None:
+        raise PageError(f"unsupported page type {header[1].value}")
     if field not in header:
         raise PageError("a page header lacks the fields of its page type")
     found: Struct = header[field].value
@@ -340,14 +343,14 @@ def inner_header(header: Struct, field: int) -> Struct:
 
 
 def number(header: Struct, field: int) -> int:
-    """Return a count or a size from a page header.
+    """Return a required count or size from a page header.
 
     Raises
     ------
     PageError
-        If it is missing, negative or too large.
+        If it is negative or too large.
     """
-    value: Any = header[field].value if field in header else None
-    if not isinstance(value, int) or not 0 <= value <= MAX_PAGE_BYTES:
-        raise PageError("a page header has a missing or invalid number")
+    value: int = header[field].value
+    if not 0 <= value <= MAX_PAGE_BYTES:
+        raise PageError("a page header has an invalid number")
     return value

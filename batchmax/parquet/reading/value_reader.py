@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import lru_cache
 from typing import Any, Protocol
@@ -20,9 +21,9 @@ from batchmax.parquet.format import (
     PLAIN,
     PLAIN_DICTIONARY,
 )
-from batchmax.parquet.reading.large_pages import DictionaryValues, PlainValues
+from batchmax.parquet.reading.dictionary_values import DictionaryValues, look_up
 from batchmax.parquet.reading.page_reader import Page, PageReader
-from batchmax.parquet.reading.raw_pages import MAX_PAGE_BYTES, PageError, copied, joined, pooled
+from batchmax.parquet.reading.raw_pages import MAX_PAGE_BYTES, Bytes, PageError, copied, joined, pooled
 from batchmax.parquet.thrift import Struct
 from batchmax.parquet.writing.column_chunk import CODEC, FILE_PATH, METADATA, N_VALUES, TYPE, chunk_range
 
@@ -60,7 +61,8 @@ class FlatLevels:
         self._place = kernels.check_repetition(page.repetition, n_values, self._n_classes, self._place, self._packed)
         if self._place < 0:
             raise PageError("rows have different lengths")
-        if not kernels.check_definition(page.definition, n_values, level, level.bit_length()):
+        counted = kernels.count_levels(page.definition, n_values, level.bit_length(), level)
+        if counted != (len(page.definition), n_values):
             raise PageError("a row or a value is null")
         self._checked, self._place_after = levels, self._place
         return n_values
@@ -113,7 +115,7 @@ class NumberReader:
         self._pages = iter(self._reader)
         self._dictionary: NDArray[Any] | None = None
         self._left: deque[NDArray[np.uint8]] = deque()
-        self._large: PlainValues | DictionaryValues | None = None
+        self._large: Callable[[Bytes], None] | None = None
         self._large_left = 0
 
     def fill(self, target: NDArray[np.uint8]) -> int:
@@ -128,7 +130,7 @@ class NumberReader:
                     self._left.appendleft(piece[count:])
             elif self._large is not None:
                 count = min(self._large_left, len(target) - done)
-                self._large.into(target[done : done + count])
+                self._large(target[done : done + count])
                 self._large_left -= count
                 self._large = self._large if self._large_left else None
             else:
@@ -192,7 +194,7 @@ class NumberReader:
             return 0
         fits = n_bytes <= len(out)
         target = out[:n_bytes] if fits else pooled(n_bytes)
-        self._decode(page, n_bytes // self.dtype.itemsize, target)
+        self._decode(page, target)
         if fits:
             return n_bytes
         self._left.append(target)
@@ -201,9 +203,9 @@ class NumberReader:
     def _begin_large(self, page: Page, n_bytes: int) -> None:
         assert page.stream is not None  # noqa: S101 - the page is large
         if page.encoding == PLAIN:
-            self._large = PlainValues(page.stream)
+            self._large = page.stream.into
         elif page.encoding in DICTIONARY_ENCODINGS and self._dictionary is not None:
-            self._large = DictionaryValues(page.stream, self._dictionary)
+            self._large = DictionaryValues(page.stream, self._dictionary).into
         else:
             raise PageError(f"unsupported encoding of a large page: {page.encoding}")
         self._large_left = n_bytes
@@ -217,11 +219,11 @@ class NumberReader:
             raise PageError("there are more values than the footer says")
         return self._levels.check(page)
 
-    def _decode(self, page: Page, n_values: int, out: NDArray[np.uint8]) -> None:
+    def _decode(self, page: Page, out: NDArray[np.uint8]) -> None:
         values = joined(page.values)
         if page.encoding in DICTIONARY_ENCODINGS:
             numbers = out.view(self.dtype)
-            if self._dictionary is None or not kernels.look_up(values, n_values, self._dictionary, numbers):
+            if self._dictionary is None or not look_up(values, self._dictionary, numbers):
                 raise PageError("dictionary indices are out of range")
         elif page.encoding == BYTE_STREAM_SPLIT:
             if len(values) != len(out):

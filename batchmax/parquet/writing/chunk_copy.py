@@ -12,11 +12,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from batchmax import kernels
+from batchmax.parquet.fields import PAGE_HEADER, check_fields
 from batchmax.parquet.footer import (
     FIXED_LEN_BYTE_ARRAY,
     MAGIC,
@@ -35,11 +35,12 @@ from batchmax.parquet.format import (
     DICTIONARY_ENCODINGS,
     DICTIONARY_PAGE,
     FIXED_WIDTHS,
+    OWN_HEADERS,
     PLAIN,
 )
 from batchmax.parquet.reading.compression import decompress
-from batchmax.parquet.reading.page_header import page_header
-from batchmax.parquet.reading.page_rows import count_rows, levels_before
+from batchmax.parquet.reading.page_body import split_body, value_encoding
+from batchmax.parquet.reading.page_rows import count_rows
 from batchmax.parquet.reading.raw_pages import (
     MAX_PAGE_BYTES,
     Bytes,
@@ -47,6 +48,7 @@ from batchmax.parquet.reading.raw_pages import (
     CompressedPages,
     PageError,
     RangeReader,
+    inner_header,
     joined,
     number,
 )
@@ -180,34 +182,33 @@ def _copy(descriptor: int, entry: Struct, leaf: Leaf, rows: int, max_bytes: int,
 def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, rows: int, nan: NanSearch) -> None:
     """Compare pages with the footer, and search them for NaN."""
     counts: Counter[tuple[bool, int]] = Counter()
-    versions: set[int] = set()
+    codec, has_second_version = metadata[CODEC].value, False
     values = nulls = uncompressed = pages_rows = 0
     for index, page in enumerate(pages):
-        found = page_header(page.header)
-        if found is None or (index and found[0] == DICTIONARY_PAGE):
+        kind = _checked_kind(page.header)
+        if index and kind == DICTIONARY_PAGE:
             raise ChunkCopyError("a page header is invalid")
         page.check()
-        kind, own = found
-        uncompressed += number(page.header, 2) + page.header_bytes
+        inner, size = inner_header(page.header), number(page.header, 2)
+        n_values, encoding = number(inner, 1), value_encoding(kind, inner)
+        counts[kind == DICTIONARY_PAGE, encoding] += 1
+        uncompressed += size + page.header_bytes
         if kind == DICTIONARY_PAGE:
-            counts[True, own[2]] += 1
-            entries = joined(decompress(page.body, number(page.header, 2), metadata[CODEC].value))
-            _check_dictionary(entries, own[1], leaf.element)
+            entries = joined(decompress(page.body, size, codec))
+            _check_dictionary(entries, n_values, leaf.element)
             nan.look(PLAIN, [entries])
             continue
-        encoding = own[4 if kind == DATA_PAGE_V2 else 2]
-        counts[False, encoding] += 1
-        versions.add(kind)
-        values += own[1]
+        repetition, definition, body = split_body(
+            kind, inner, page.body, size, codec, repeated=bool(leaf.repetition), optional=bool(leaf.definition)
+        )
+        values += n_values
         if kind == DATA_PAGE_V2:
-            body = _check_second_version(page, own, metadata[CODEC].value, leaf)
-            nulls += own[2]
-            pages_rows += own[3]
+            has_second_version = True
+            _check_levels(inner, repetition, definition, leaf)
+            nulls += number(inner, 2)
+            pages_rows += number(inner, 3)
         else:
-            body = decompress(page.body, number(page.header, 2), metadata[CODEC].value)
-            repetition, body = levels_before(body, leaf.repetition)
-            pages_rows += own[1] if not leaf.repetition else count_rows(repetition, own[1], leaf.repetition)
-            _, body = levels_before(body, leaf.definition)
+            pages_rows += count_rows(repetition, n_values, leaf.repetition)
         nan.look(encoding, body)
     if _encodings(metadata) != counts or {encoding for _, encoding in counts} - set(metadata[ENCODINGS].value.values):
         raise ChunkCopyError("the encodings of the pages differ from the footer")
@@ -221,40 +222,35 @@ def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, 
         raise ChunkCopyError("the size of the pages differs from the footer")
     if pages_rows != rows:
         raise ChunkCopyError("the number of rows differs from the footer")
-    if DATA_PAGE_V2 in versions:
+    if has_second_version:
         known = metadata[STATISTICS].value.get(NULL_COUNT) if STATISTICS in metadata else None
         if known is None or known.value != nulls:
             raise ChunkCopyError("the number of nulls is unknown")
 
 
-def _check_second_version(page: CompressedPage, own: Mapping[int, Any], codec: int, leaf: Leaf) -> Sequence[Bytes]:
-    """Return the values of a data page of version 2.
+def _checked_kind(header: Struct) -> int:
+    """Return the type of a page whose header has only known fields; another program decodes the page."""
+    kind: int = header[1].value
+    try:
+        check_fields(header, PAGE_HEADER, known_only=True)
+    except ThriftError as error:
+        raise ChunkCopyError("a page header is invalid") from error
+    if header.keys() & OWN_HEADERS.values() != {OWN_HEADERS.get(kind)}:
+        raise ChunkCopyError("a page header is invalid")
+    return kind
 
-    Raises
-    ------
-    ChunkCopyError
-        If its levels or values don't match its header.
-    """
-    size, levels = number(page.header, 2), own[5] + own[6]
-    lengths = ((own[5], leaf.definition), (own[6], leaf.repetition))
-    is_valid = all(length >= 0 and bool(length) == bool(max_level) for length, max_level in lengths)
-    if not is_valid or levels > min(size, len(page.body)):
-        raise ChunkCopyError("the levels of a page differ from its header")
-    if min(own[1], own[2], own[3]) < 0:
-        raise ChunkCopyError("a page header has a negative count")
-    repetition, definition = page.body[: own[6]], page.body[own[6] : levels]
+
+def _check_levels(inner: Struct, repetition: Bytes, definition: Bytes, leaf: Leaf) -> None:
+    """Raise ChunkCopyError if the levels of a data page of version 2 don't match its header."""
+    n_values = number(inner, 1)
     for data, max_level, wanted, counted in (
-        (repetition, leaf.repetition, 0, own[3]),
-        (definition, leaf.definition, leaf.definition, own[1] - own[2]),
+        (repetition, leaf.repetition, 0, number(inner, 3)),
+        (definition, leaf.definition, leaf.definition, n_values - number(inner, 2)),
     ):
-        if max_level and kernels.count_levels(data, own[1], max_level.bit_length(), wanted) != (len(data), counted):
+        if bool(len(data)) != bool(max_level):
             raise ChunkCopyError("the levels of a page differ from its header")
-    values = page.body[levels:]
-    if own.get(7, True) and (len(values) or size != levels):
-        return decompress(values, size - levels, codec)
-    if len(values) != size - levels:
-        raise ChunkCopyError("the size of a page differs from its header")
-    return [values]
+        if max_level and kernels.count_levels(data, n_values, max_level.bit_length(), wanted) != (len(data), counted):
+            raise ChunkCopyError("the levels of a page differ from its header")
 
 
 class NanSearch:

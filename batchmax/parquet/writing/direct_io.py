@@ -64,8 +64,8 @@ class DirectWriter:
         self._writing: deque[Future[None]] = deque()
         self._filled = size % BLOCK_BYTES
         self._at = os.lseek(descriptor, size - self._filled, os.SEEK_SET)
-        begun = self._blocks[0][: self._filled].data
-        if self._filled and system_calls.read_into(descriptor, [begun], self._at) != self._filled:
+        kept = self._blocks[0][: self._filled].data
+        if self._filled and system_calls.read_into(descriptor, [kept], self._at) != self._filled:
             raise OSError(errno.EIO, "the file was truncated")
         self._direct = system_calls.set_direct(descriptor, direct=True)
         self._writer = ThreadPoolExecutor(1, "append")

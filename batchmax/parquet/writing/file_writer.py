@@ -184,7 +184,7 @@ class FileWriter(DirectWriter):
         self._n_rows += n_rows
 
     def rewind(self, size: int) -> None:
-        """Go back to a size at which the file ended with complete row groups; later bytes are overwritten."""
+        """Go back to an earlier size; later bytes are overwritten."""
         self.write_rest()
         self.close()
         super().__init__(self._descriptor, size)

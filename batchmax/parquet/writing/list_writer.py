@@ -160,17 +160,6 @@ class ChunkCounts:
         self.uncompressed += page.uncompressed_bytes
         self.compressed += sum(len(memoryview(piece).cast("B")) for piece in page.pieces)
 
-    def copy(self) -> ChunkCounts:
-        """Return a copy of the counts."""
-        other = ChunkCounts(self._form, self._dtype)
-        other.pages, other.values, other.uncompressed, other.compressed = (
-            self.pages,
-            self.values,
-            self.uncompressed,
-            self.compressed,
-        )
-        return other
-
     def metadata(self) -> Struct:
         """Return the ColumnMetaData of these pages, with positions from the chunk's start."""
         encoding = self._form.encoding

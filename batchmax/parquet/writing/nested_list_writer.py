@@ -6,6 +6,7 @@ The module also encodes the levels of null rows, empty rows and null tokens.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax.parquet.levels import LONG_ROW, packed_levels, run, sized
+from batchmax.parquet.levels import LONG_ROW, level_runs, packed_levels, run, sized
 from batchmax.parquet.writing.column_chunk import EncodedChunk
 from batchmax.parquet.writing.list_writer import PAGE_BYTES, ChunkCounts, MatrixFormat, encode_body
 
@@ -72,8 +73,8 @@ class TokenRows:
             entries[0] = 0
         starts = np.cumsum(entries) - entries
         repetition = np.full(int(entries.sum()), TOKEN_BEGINS, np.uint8)
-        begun = starts[entries > 0] if not continues else starts[1:][entries[1:] > 0]
-        repetition[begun] = ROW_BEGINS
+        row_starts = starts[entries > 0] if not continues else starts[1:][entries[1:] > 0]
+        repetition[row_starts] = ROW_BEGINS
         definition = np.full(len(repetition), NUMBER, np.uint8)
         without = (lengths == 0) & (entries > 0)
         definition[starts[without]] = np.where(missing_rows[without], NULL_ROW, EMPTY_ROW)
@@ -114,10 +115,10 @@ class NestedColumn:
             at = end
 
     def mark(self) -> Any:
-        """Return a mark of the current state for :meth:`take_back`."""
-        return self._counts.copy()
+        """Return a mark of the current state for :meth:`restore`."""
+        return copy.copy(self._counts)
 
-    def take_back(self, mark: Any) -> None:
+    def restore(self, mark: Any) -> None:
         """Forget the pages after a mark."""
         self._counts = mark
 
@@ -144,9 +145,4 @@ def nested_levels(repetition: NDArray[np.uint8], definition: NDArray[np.uint8], 
         flat = np.full(int(counts.sum()), CONTINUES, np.uint8)
         flat[np.cumsum(counts) - counts] = repetition
         levels = packed_levels(flat, BITS[0])
-    borders = np.flatnonzero(np.diff(definition)) + 1
-    starts = np.concatenate([[0], borders]).astype(np.int64)
-    totals = np.add.reduceat(counts, starts) if len(counts) else counts
-    kinds = definition[starts] if len(counts) else definition
-    definitions = b"".join(run(int(total), int(kind)) for total, kind in zip(totals, kinds, strict=True))
-    return sized(levels) + sized(definitions)
+    return sized(levels) + sized(level_runs(definition, counts))
