@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import batchmax
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.storage.files import hidden_sibling, open_exclusively
 from batchmax.storage.input_files import find_files
@@ -80,6 +83,17 @@ def test_globs(tree):
     ]
     assert find_files(["we[i]rd.parquet"]) == ["we[i]rd.parquet"]
     assert find_files([tree / "d" / "a.parquet"]) == [str(tree / "d" / "a.parquet")]
+
+
+@pytest.mark.parametrize("given", ["out", "ou*", "out/*", "out/**", "out/*/*"])
+def test_globs_of_an_output_with_folders(tmp_path, monkeypatch, given):
+    """A glob that matches the folders of an output reads it, although its manifest is in only one of them."""
+    monkeypatch.chdir(tmp_path)
+    for day in ("day=1", "day=2"):
+        (tmp_path / "in" / day).mkdir(parents=True)
+        pq.write_table(pa.table({"logits": [[1.0, 2.0]]}), tmp_path / "in" / day / "a.parquet")
+    batchmax.score("in", "out")
+    assert find_files([given]) == ["out/day=1/part-00000.parquet", "out/day=2/part-00000.parquet"]
 
 
 @pytest.mark.parametrize("given", ["nothing.parquet", "d/*.csv", "d/_*.parquet", "**/*.csv", "far/away/x"])
