@@ -30,6 +30,7 @@ EXIT_TERMINATED = 143
 
 _AGAIN = "run the command again"
 _WRITING = {"score", "convert"}
+_WITHOUT_MEMORY_LIMIT = {"inspect", "verify", "warmup"}
 
 _OS_REMEDIES = {
     errno.ENOENT: "check the path and its parent folder",
@@ -87,7 +88,9 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
         case Terminated():
             return Failure(EXIT_TERMINATED, _unchanged("terminated", command), remedy=_next_step(error))
         case MemoryError():
-            remedy = "use less memory with --memory-limit, or a machine with more"
+            remedy = "use a machine with more memory"
+            if command not in _WITHOUT_MEMORY_LIMIT:
+                remedy = "use less memory with --memory-limit, or a machine with more"
             return Failure(EXIT_FAILED, _one_line(f"out of memory: {error}"), reading, remedy)
         case OSError():
             return _explain_os(error, reading)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import shlex
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,7 +31,7 @@ from batchmax.sources.read_errors import DAMAGED, encrypted, inspect_command, wr
 BATCHES_IN_MEMORY = 3
 """Batches in memory at a time: two read ahead, and one in progress."""
 DEFAULT_LIMIT = 1 << 30
-"""Maximum decoded bytes at a time if no limit is given."""
+"""Maximum decoded bytes at a time in commands without ``--memory-limit``."""
 UNLIMITED = 1 << 40
 """Limit for pages of which only the header is read: in effect, none."""
 SAMPLED_ROW_FACTOR = 10
@@ -51,7 +50,7 @@ class DecodeBudget:
     names
         Names of the columns, dotted if nested; None for all.
     limit
-        Memory limit of the whole job in bytes.
+        Memory limit of the whole job in bytes; None for :data:`DEFAULT_LIMIT`, in commands without ``--memory-limit``.
     kept_rows
         Number of rows of an output row group, if its carried columns stay in memory until they are written.
 
@@ -67,9 +66,11 @@ class DecodeBudget:
         descriptor: int,
         group: int,
         names: Sequence[str] | None,
-        limit: int,
+        limit: int | None,
         kept_rows: int | None = None,
     ) -> None:
+        self._is_adjustable = limit is not None
+        limit = DEFAULT_LIMIT if limit is None else limit
         self._file, self._group, self._limit, self._kept_rows = file, group, limit, kept_rows
         self._schema = file.schema
         self._decoded_sizes: dict[str, DecodedSize] = {}
@@ -209,7 +210,8 @@ class DecodeBudget:
         return DataError(
             f"row group {self._group}, column {name!r}: the timestamp {error} is out of the range of {kind}",
             where=self._file.path,
-            remedy=f"write a Parquet file, which can store it, or leave the column out: --exclude {shlex.quote(name)}",
+            remedy="write the column in microseconds",
+            column=name,
         )
 
     def _check_rows(self) -> None:
@@ -255,17 +257,20 @@ class DecodeBudget:
     def _refusal(self, name: str, needed: int, enough: int) -> DataError:
         """Return the error that a column takes ``needed`` bytes; a limit of ``enough`` bytes suffices."""
         what = f"column {name!r}" if name else "its columns"
-        asked, most, limit = math.ceil(needed / MIB), math.ceil(enough / MIB), self._limit // MIB
+        asked, limit = math.ceil(needed / MIB), self._limit // MIB
+        remedy = f"allow more: --memory-limit {math.ceil(enough / MIB)}MiB"
+        if not self._is_adjustable:
+            remedy = "write the file again with smaller pages and row groups"
         return DataError(
             f"row group {self._group}: decoding {what} takes up to {asked:,} MiB, and the limit is {limit:,} MiB",
             where=self._file.path,
-            remedy=f"allow more: --memory-limit {most}MiB; look: {inspect_command(self._file.path)}",
+            remedy=f"{remedy}; see: {inspect_command(self._file.path)}",
         )
 
     def _damage(self, name: str, error: Exception) -> DataError:
         path = self._file.path
         where = f"row group {self._group}, column {name!r}: " if name else ""
-        remedy = f"{DAMAGED}; look: {inspect_command(path)}"
+        remedy = f"{DAMAGED}; see: {inspect_command(path)}"
         return DataError(f"cannot be read: {where}{error}", where=path, remedy=remedy)
 
 
@@ -287,7 +292,7 @@ def read_batches(
     group: int,
     names: Sequence[str] | None,
     rows: int,
-    limit: int = DEFAULT_LIMIT,
+    limit: int | None,
     *,
     int96: Collection[str] = (),
     kept_rows: int | None = None,
@@ -325,4 +330,4 @@ def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> I
         As :func:`read_batches`.
     """
     opened.need(group, ahead=False)
-    return read_batches(file, opened, group, None, rows, int96=file.read_as_stored(file.int96_columns))
+    return read_batches(file, opened, group, None, rows, None, int96=file.read_as_stored(file.int96_columns))

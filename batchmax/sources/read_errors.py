@@ -92,10 +92,12 @@ def wrong_row_count(path: str, group: int, found: int, expected: int) -> DataErr
 def encrypted(path: str, column: str | None = None) -> DataError:
     """Return the error for an encrypted column, or an encrypted footer."""
     what = "the footer" if column is None else f"column {column!r}"
-    remedy = "decrypt the file first, with a program that has its keys"
-    if column is not None:
-        remedy += f"; or, if the column is only copied, leave it out: --exclude {shlex.quote(column)}"
-    return DataError(f"{what} is encrypted, and encrypted Parquet files are not supported", where=path, remedy=remedy)
+    return DataError(
+        f"{what} is encrypted, and encrypted Parquet files are not supported",
+        where=path,
+        remedy="decrypt the file first, with a program that has its keys",
+        column=column or "",
+    )
 
 
 def _without_footer(path: str) -> DataError:

@@ -5,7 +5,9 @@ Carried columns are copied undecoded where possible. Doesn't know which row grou
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.columns.job import Job
+from batchmax.errors import BatchmaxError
 from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, PageError, SequenceReader, ThriftError
 from batchmax.parquet.reading.raw_pages import pooled_matrix
 from batchmax.parquet.writing.column_chunk import METADATA, N_VALUES
@@ -279,7 +282,19 @@ class GroupReader:
             kept_rows=kept_rows,
             use_threads=names is None or len(names) > 1,  # a single column is decoded faster in this thread
         )
-        return (file.conform(batch, names) for batch in batches)
+        with self._column_errors():
+            for batch in batches:
+                yield file.conform(batch, names)
+
+    @contextlib.contextmanager
+    def _column_errors(self) -> Iterator[None]:
+        """Add to the error about a column how to leave it out, if the job only copies it."""
+        try:
+            yield
+        except BatchmaxError as error:
+            if self.job.can_exclude(error.column):
+                error.remedy += f", or leave the column out: --exclude {shlex.quote(error.column)}"
+            raise
 
     def _chunk_sizes(self, file: InputFile, metadata: pq.RowGroupMetaData) -> ChunkSizes:
         stored = metadata.total_byte_size // max(metadata.num_rows, 1)
@@ -296,7 +311,7 @@ class GroupReader:
             variable = [field.name for field in stored if not _has_fixed_width(field.type)]
             n_bytes = 0
             if variable:
-                with read_errors(file.path), file.opened() as opened:
+                with read_errors(file.path), self._column_errors(), file.opened() as opened:
                     batch = self._first_rows(file, opened, variable)
                     n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
             self._carried_bytes[file.path] = n_bytes

@@ -226,11 +226,13 @@ def test_an_encrypted_footer(encrypted, capsys):
 def test_an_encrypted_column(encrypted, capsys):
     """A job that reads an encrypted column fails with its name; other jobs and inspect work."""
     encrypted("in.parquet", ["id"])
-    with pytest.raises(DataError, match=r"^in\.parquet: column 'id' is encrypted.*or, if .*--exclude id$"):
+    with pytest.raises(DataError, match=r"^in\.parquet: column 'id' is encrypted.*leave the column out: --exclude id$"):
         batchmax.score("in.parquet", "out.parquet")
     batchmax.score("in.parquet", "out.parquet", exclude="id")
     assert_allclose(np.array(pq.read_table("out.parquet")["probs"].to_pylist()), PROBS, rtol=1e-15)
     assert batchmax.evaluate("in.parquet").n_rows == 2
+    with pytest.raises(DataError, match=r"with a program that has its keys$"):
+        batchmax.evaluate("in.parquet", by="id")
     assert main(["inspect", "in.parquet"]) == 0
     assert "id      int64" in capsys.readouterr().out
     for columns in (["logits.list.element"], ["label"]):

@@ -166,6 +166,6 @@ def _check_columns(
 
 
 def _remedy(name: str, job: Job) -> str:
-    if name in job.carried.names and (job.label is None or name != job.label.name):
+    if job.can_exclude(name):
         return f"leave the column out: --exclude {shlex.quote(name)}, or write it with one type"
     return f"write it with one type, or {ONE_BY_ONE}"
