@@ -223,9 +223,17 @@ class ParquetSource:
         wanted = min(wanted, MAX_ROW_GROUP_ROWS)
         return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
 
-    def memory_needed(self) -> int:
-        """Return the approximate memory in bytes of a job on these files, without the memory of the program itself."""
-        return max(map(self._groups.memory, self.files), default=0)
+    def memory_needed(self, rows: int | None = None) -> int:
+        """Return the approximate memory in bytes of a job on these files, without the memory of the program itself.
+
+        ``rows`` is the maximum number of rows in a row group, if not as in the files.
+        """
+        return max((self._groups.memory(file, rows) for file in self.files), default=0)
+
+    @property
+    def largest_file(self) -> InputFile:
+        """The file that takes the most memory."""
+        return max(self.files, key=self._groups.memory)
 
     def _part_runs(self, part: Part, plan: ReadPlan) -> Iterator[tuple[int, Iterator[Chunk]]]:
         """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""

@@ -79,12 +79,15 @@ class GroupReader:
         read = self._group_chunks if self.job.nesting is None else self._sequence_chunks
         return read(file, opened, copier, group, row, plan)
 
-    def memory(self, file: InputFile) -> int:
-        """Return the approximate memory in bytes that any row group of a file takes."""
+    def memory(self, file: InputFile, rows: int | None = None) -> int:
+        """Return the approximate memory in bytes that any row group of a file takes, with at most ``rows`` rows.
+
+        That of sequences doesn't depend on the number of rows.
+        """
         if self.job.nesting is not None:
             return TokenSizes.of(self.job).memory(self.job, self._carried_row_bytes(file), self._n_tokens(file))
-        groups = range(file.metadata.num_row_groups)
-        return max((self._chunk_sizes(file, file.metadata.row_group(group)).memory() for group in groups), default=0)
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        return max((self._chunk_sizes(file, group).memory(rows) for group in groups), default=0)
 
     def _group_chunks(
         self,

@@ -96,11 +96,14 @@ class StreamSource:
         sizes = plan_chunk_sizes(self.job)
         return regroup(self._chunks(), sizes.group_rows, sizes.chunk_rows)
 
-    def memory_needed(self) -> int:
-        """Return the approximate memory in bytes of a job on this stream, without the memory of the program itself."""
+    def memory_needed(self, rows: int | None = None) -> int:
+        """Return the approximate memory in bytes of a job on this stream, without the memory of the program itself.
+
+        ``rows`` is the maximum number of rows in a row group.
+        """
         if self.job.nesting is not None:
             return TokenSizes.of(self.job).memory(self.job)
-        return plan_chunk_sizes(self.job).memory(self.n_rows)
+        return plan_chunk_sizes(self.job).memory(self.n_rows if rows is None else min(rows, self.n_rows or rows))
 
     def _sequences(self) -> Iterator[TokenChunk]:
         sizes = TokenSizes.of(self.job)
