@@ -192,6 +192,15 @@ class ParquetSource:
             f"row {number:,} is not one of the {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
         )
 
+    def first_rows(self, names: Sequence[str]) -> pa.RecordBatch | None:
+        """Return some columns of the first rows, all of one file; None without rows."""
+        stored = [name for name in names if name not in self.partitions.names]
+        for number, file in enumerate(self.files):
+            batch = self._groups.first_rows(file, stored)
+            if batch is not None:
+                return self.partitions.added(batch, number, names)
+        return None
+
     def group_rows(self) -> list[list[int]]:
         """Return the number of rows of each row group of each file."""
         return [

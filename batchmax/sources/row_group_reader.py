@@ -314,25 +314,25 @@ class GroupReader:
             variable = [field.name for field in stored if not _has_fixed_width(field.type)]
             n_bytes = 0
             if variable:
-                with read_errors(file.path), self._column_errors(), file.opened() as opened:
-                    batch = self._first_rows(file, opened, variable)
-                    n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
+                batch = self.first_rows(file, variable)
+                n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
             self._carried_bytes[file.path] = n_bytes
         return self._carried_bytes[file.path]
 
-    def _first_rows(self, file: InputFile, opened: OpenFile, names: Sequence[str]) -> pa.RecordBatch | None:
-        """Return some columns of the first rows of a file: fewer rows if these are large."""
-        for group in range(opened.parquet.num_row_groups):
-            opened.need(group, names, ahead=False)
-            rows = min(SAMPLE_ROWS, opened.parquet.metadata.row_group(group).num_rows)
-            while rows > 1:
-                if DecodeBudget(file, opened.descriptor, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
-                    break
-                rows //= 4
-            int96 = file.read_as_stored(file.int96_columns)
-            batch = next(read_batches(file, opened, group, names, max(rows, 1), self._limit, int96=int96), None)
-            if batch is not None:
-                return file.conform(batch, names)
+    def first_rows(self, file: InputFile, names: Sequence[str]) -> pa.RecordBatch | None:
+        """Return some columns of the first rows of a file, fewer rows if these are large; None without rows."""
+        int96 = file.read_as_stored(file.int96_columns)
+        with read_errors(file.path), self._column_errors(), file.opened() as opened:
+            for group in range(opened.parquet.num_row_groups):
+                opened.need(group, names, ahead=False)
+                rows = min(SAMPLE_ROWS, opened.parquet.metadata.row_group(group).num_rows)
+                while rows > 1:
+                    if DecodeBudget(file, opened.descriptor, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
+                        break
+                    rows //= 4
+                batch = next(read_batches(file, opened, group, names, max(rows, 1), self._limit, int96=int96), None)
+                if batch is not None:
+                    return file.conform(batch, names)
         return None
 
 
