@@ -287,7 +287,6 @@ def _dictionaries(schema: pa.Schema) -> frozenset[str]:
 
 
 def read_batches(
-    file: InputFile,
     opened: OpenFile,
     group: int,
     names: Sequence[str] | None,
@@ -302,7 +301,9 @@ def read_batches(
 
     Parameters
     ----------
-    file, opened, group, names, limit, kept_rows
+    opened
+        The file.
+    group, names, limit, kept_rows
         As for :class:`DecodeBudget`.
     rows
         The maximum number of rows of a batch.
@@ -316,12 +317,12 @@ def read_batches(
     DataError
         As :class:`DecodeBudget` and :meth:`DecodeBudget.batches`.
     """
-    budget = DecodeBudget(file, opened.descriptor, group, names, limit, kept_rows)
+    budget = DecodeBudget(opened.file, opened.descriptor, group, names, limit, kept_rows)
     columns = None if names is None else list(names)
     yield from budget.batches(opened.parquet, rows, columns, int96, use_threads=use_threads)
 
 
-def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
+def whole_batches(opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
     """Yield all columns of a row group in batches of ``rows`` rows, INT96 timestamps as the 12 bytes of the file.
 
     Raises
@@ -330,4 +331,5 @@ def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> I
         As :func:`read_batches`.
     """
     opened.need(group, ahead=False)
-    return read_batches(file, opened, group, None, rows, None, int96=file.read_as_stored(file.int96_columns))
+    file = opened.file
+    return read_batches(opened, group, None, rows, None, int96=file.read_as_stored(file.int96_columns))

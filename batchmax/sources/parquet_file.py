@@ -186,6 +186,8 @@ class OpenFile:
 
     Attributes
     ----------
+    file
+        The file.
     parquet
         The file for pyarrow.
     descriptor
@@ -195,9 +197,9 @@ class OpenFile:
     def __init__(
         self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, cache: RangeCache | None = None
     ) -> None:
+        self.file = file
         self.parquet = parquet
         self.descriptor = descriptor
-        self._file = file
         self._cache = cache
 
     def need(self, group: int, names: Collection[str] | None = None, *, ahead: bool = True) -> None:
@@ -228,7 +230,7 @@ class OpenFile:
         DataError
             It was replaced or written to.
         """
-        file = self._file
+        file = self.file
         if file.store is not None:
             found = file.store.info()
             same = found is not None and _object_stat(found) == file.stat
@@ -253,11 +255,11 @@ class OpenFile:
             yield chunk
 
     def _ranges(self, group: int, names: Collection[str] | None) -> list[tuple[int, int]]:
-        footer = self._file.footer
+        footer = self.file.footer
         tops = None if names is None else {name.split(".")[0] for name in names} | set(names)
         found = []
         if footer is None:
-            return [(0, self._file.size)]
+            return [(0, self.file.size)]
         try:
             row_group = footer.row_group(group)
             for column in footer.columns:
@@ -265,11 +267,11 @@ class OpenFile:
                     for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves)):
                         chunk = row_group.chunk(leaf)
                         if METADATA not in chunk:  # encrypted
-                            return [(0, self._file.size)]
+                            return [(0, self.file.size)]
                         start, size = chunk_range(chunk[METADATA].value)
-                        found.append((max(0, start), min(start + size, self._file.size)))
+                        found.append((max(0, start), min(start + size, self.file.size)))
         except (FooterError, ThriftError):
-            return [(0, self._file.size)]
+            return [(0, self.file.size)]
         return [(start, end) for start, end in found if start < end]
 
 

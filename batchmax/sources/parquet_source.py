@@ -260,7 +260,7 @@ class ParquetSource:
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = parquet.metadata.row_group(group).num_rows
-                chunks = opened.checked(self._groups.chunks(file, opened, copier, group, row, self._stored(plan)))
+                chunks = opened.checked(self._groups.chunks(opened, copier, group, row, self._stored(plan)))
                 yield rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
                 row += rows
 
@@ -293,7 +293,7 @@ class ParquetSource:
             def batches(group: int) -> Iterator[pa.RecordBatch]:
                 opened.need(group, column.names, ahead=False)
                 limit = self._options.memory_limit
-                return read_batches(file, opened, group, column.names, at_once, limit, use_threads=False)
+                return read_batches(opened, group, column.names, at_once, limit, use_threads=False)
 
             for batch in itertools.chain.from_iterable(map(batches, range(opened.parquet.num_row_groups))):
                 try:
@@ -330,7 +330,7 @@ class ParquetSource:
                     continue
                 opened.need(group, ahead=False)
                 limit, int96 = self._options.memory_limit, file.int96_columns
-                for batch in read_batches(file, opened, group, None, min(rows, 1024), limit, int96=int96):
+                for batch in read_batches(opened, group, None, min(rows, 1024), limit, int96=int96):
                     if row < batch.num_rows:
                         return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
                     row -= batch.num_rows

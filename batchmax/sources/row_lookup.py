@@ -70,7 +70,7 @@ def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.Record
             end = first + group.num_rows
             at = first
             if left and left[0] < end:
-                for batch in whole_batches(file, opened, number, batch_rows(group)):
+                for batch in whole_batches(opened, number, batch_rows(group)):
                     while left and left[0] < at + batch.num_rows:
                         row = left.pop(0)
                         yield row, file.conform(batch.slice(row - at, 1))

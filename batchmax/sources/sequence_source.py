@@ -22,8 +22,8 @@ from batchmax.errors import DataError
 from batchmax.kernels.parquet.nested_levels import CONTINUES, NULL
 from batchmax.parquet import SequenceReader
 from batchmax.parquet.reading.raw_pages import pooled_matrix
-from batchmax.sources.chunks import MAX_CHUNK_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, Origin
-from batchmax.sources.token_chunks import Position, TokenChunk
+from batchmax.sources.chunks import MAX_CHUNK_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, Position
+from batchmax.sources.token_chunks import TokenChunk
 
 ROWS_AT_ONCE = 1 << 12
 """Maximum number of rows whose other columns, without the logits, are read at a time."""
@@ -205,7 +205,7 @@ def _token_chunk(
     n_tokens = int(tokens.lengths.sum())
     schema = pa.schema([pa.field(name, array.type) for name, array in columns.items()])
     batch = pa.RecordBatch.from_struct_array(_struct(columns, schema, n_tokens))
-    return TokenChunk(batch, Origin("", 0, None), logits=logits, tokens=tokens, statuses=known)
+    return TokenChunk(batch, logits=logits, tokens=tokens, statuses=known)
 
 
 def _struct(columns: dict[str, pa.Array], schema: pa.Schema, n_rows: int) -> pa.StructArray:

@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from batchmax.columns.arrow import column_array
 from batchmax.columns.sequences import Tokens
 from batchmax.outputs import LAST_BAD
-from batchmax.sources.chunks import Chunk
-
-Position = tuple[int, int]
-"""The number of complete rows before a position, and the number of tokens before it in the next row."""
+from batchmax.sources.chunks import Chunk, Position
 
 
 @dataclass(frozen=True, eq=False)

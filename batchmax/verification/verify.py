@@ -248,7 +248,7 @@ def _check_rows(
     """Decode a row group, check its rows, and return their number."""
     metadata = opened.parquet.metadata.row_group(group)
     rows = 0
-    for batch in whole_batches(file, opened, group, batch_rows(metadata)):
+    for batch in whole_batches(opened, group, batch_rows(metadata)):
         at_tokens = False
         try:
             checked = batch if tokens is None else tokens.flatten(batch)

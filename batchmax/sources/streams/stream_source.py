@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +15,12 @@ from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.arrow_errors import PARSING, is_damage
-from batchmax.sources.chunks import Chunk, Origin, ReadStatistics, RowChunk, plan_chunk_sizes, regroup
+from batchmax.sources.chunks import Chunk, ReadStatistics, RowChunk, placed, plan_chunk_sizes, regroup
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.sequence_source import TokenSizes, from_columns, regrouped
 from batchmax.sources.streams.arrow_batches import check_batch, check_schema, decoded_batches, decoded_schema
-from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions
 
 MAX_DECODED_SHARE = 8
@@ -92,9 +90,11 @@ class StreamSource:
         """Yield the rows in order. The arguments are ignored: a stream is one part, read from its start as a whole."""
         del parts, plan, skip
         if self.job.nesting is not None:
-            return self._sequences()
+            token_sizes = TokenSizes.of(self.job)
+            tokens = from_columns(self._batches, self.job, token_sizes, (0, 0))
+            return placed(regrouped(tokens, token_sizes, whole=False), "the stream")
         sizes = plan_chunk_sizes(self.job)
-        return regroup(self._chunks(), sizes.group_rows, sizes.chunk_rows)
+        return placed(regroup(map(RowChunk, self._batches), sizes.group_rows, sizes.chunk_rows), "the stream")
 
     def memory_needed(self, rows: int | None = None) -> int:
         """Return the approximate memory in bytes of a job on this stream, without the memory of the program itself.
@@ -104,19 +104,6 @@ class StreamSource:
         if self.job.nesting is not None:
             return TokenSizes.of(self.job).memory(self.job)
         return plan_chunk_sizes(self.job).memory(self.n_rows if rows is None else min(rows, self.n_rows or rows))
-
-    def _sequences(self) -> Iterator[TokenChunk]:
-        sizes = TokenSizes.of(self.job)
-        position = 0, 0
-        for chunk in regrouped(from_columns(self._batches, self.job, sizes, position), sizes, whole=False):
-            yield replace(chunk, origin=Origin("the stream", position[0], None))
-            position = chunk.after(position)
-
-    def _chunks(self) -> Iterator[RowChunk]:
-        first_row = 0
-        for batch in self._batches:
-            yield RowChunk(batch, Origin("the stream", first_row, None))
-            first_row += batch.num_rows
 
 
 def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch]:
