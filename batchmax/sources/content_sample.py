@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchmax.parquet import Footer, FooterError, ThriftError
-from batchmax.parquet.writing.column_chunk import METADATA, chunk_range
 
 MAX_PLACES = 32
 """Maximum number of sampled boundaries, and so of reads: their number determines the cost in an object store."""
@@ -63,17 +62,14 @@ def _reach_after(footer: Footer | None) -> dict[int, int]:
         return reaches
     try:
         for group in {0, footer.n_row_groups - 1} if footer.n_row_groups else ():
-            row_group = footer.row_group(group)
             leaves: Sequence[int] = range(len(footer.leaves))
             if len(leaves) > MAX_COLUMNS:
                 leaves = [number * (len(leaves) - 1) // (MAX_COLUMNS - 1) for number in range(MAX_COLUMNS)]
-            for leaf in leaves:
-                chunk = row_group.chunk(leaf)
-                if METADATA in chunk:
-                    start, length = chunk_range(chunk[METADATA].value)
+            for leaf, (start, end) in zip(leaves, footer.row_group(group).ranges[leaves].tolist(), strict=True):
+                if start >= 0:  # not encrypted
                     reach = REACH_IN_LISTS if footer.leaves[leaf].repetition else REACH
-                    reaches[max(0, start)] = max(reach, reaches.get(max(0, start), 0))
-                    reaches.setdefault(max(0, start + length), REACH)
+                    reaches[start] = max(reach, reaches.get(start, 0))
+                    reaches.setdefault(end, REACH)
     except (FooterError, ThriftError):
         return {}
     return reaches

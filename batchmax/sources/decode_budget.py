@@ -322,7 +322,7 @@ def read_batches(
     yield from budget.batches(opened.parquet, rows, columns, int96, use_threads=use_threads)
 
 
-def whole_batches(opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
+def whole_batches(opened: OpenFile, group: int, rows: int, limit: int | None = None) -> Iterator[pa.RecordBatch]:
     """Yield all columns of a row group in batches of ``rows`` rows, INT96 timestamps as the 12 bytes of the file.
 
     Raises
@@ -332,4 +332,4 @@ def whole_batches(opened: OpenFile, group: int, rows: int) -> Iterator[pa.Record
     """
     opened.need(group, ahead=False)
     file = opened.file
-    return read_batches(opened, group, None, rows, None, int96=file.read_as_stored(file.int96_columns))
+    return read_batches(opened, group, None, rows, limit, int96=file.read_as_stored(file.int96_columns))

@@ -18,7 +18,6 @@ from batchmax.errors import DataError
 from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.footer import MAGIC, TAIL
 from batchmax.parquet.int96 import footer_without_int96, has_int96, readable
-from batchmax.parquet.writing.column_chunk import METADATA, chunk_range
 from batchmax.sources.content_sample import sampled_ranges
 from batchmax.sources.read_errors import DAMAGED, ENCRYPTED_MAGIC, encrypted, read_errors
 from batchmax.sources.schemas.file_columns import FileColumns
@@ -255,23 +254,19 @@ class OpenFile:
             yield chunk
 
     def _ranges(self, group: int, names: Collection[str] | None) -> list[tuple[int, int]]:
-        footer = self.file.footer
-        tops = None if names is None else {name.split(".")[0] for name in names} | set(names)
-        found = []
+        footer, whole = self.file.footer, [(0, self.file.size)]
         if footer is None:
-            return [(0, self.file.size)]
+            return whole
         try:
-            row_group = footer.row_group(group)
-            for column in footer.columns:
-                if tops is None or column.name in tops:
-                    for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves)):
-                        chunk = row_group.chunk(leaf)
-                        if METADATA not in chunk:  # encrypted
-                            return [(0, self.file.size)]
-                        start, size = chunk_range(chunk[METADATA].value)
-                        found.append((max(0, start), min(start + size, self.file.size)))
+            ranges = footer.row_group(group).ranges.clip(max=self.file.size)
         except (FooterError, ThriftError):
-            return [(0, self.file.size)]
+            return whole
+        tops = None if names is None else {name.split(".")[0] for name in names} | set(names)
+        columns = [column for column in footer.columns if tops is None or column.name in tops]
+        leaves = [column.first_leaf + number for column in columns for number in range(len(column.leaves))]
+        found: list[tuple[int, int]] = ranges[leaves].tolist()
+        if any(start < 0 for start, _ in found):  # encrypted
+            return whole
         return [(start, end) for start, end in found if start < end]
 
 

@@ -29,6 +29,7 @@ from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ChunkCopier, ReadPlan
 from batchmax.sources.read_errors import read_errors, schema_errors
 from batchmax.sources.row_group_reader import GroupReader
+from batchmax.sources.row_lookup import rows_by_number
 from batchmax.sources.schemas.file_columns import MergedSchema, file_columns_of, merge_schemas
 from batchmax.sources.schemas.schema_check import check_agreement, describe_differences, logits_in_file
 from batchmax.sources.sequence_source import TokenSizes, regrouped
@@ -183,14 +184,13 @@ class ParquetSource:
 
     def row(self, number: int) -> tuple[str, pa.RecordBatch]:
         """Return the path of the file and the batch of one row, counted from 0 over all files."""
-        left = number
-        for index, file in enumerate(self.files):
-            if 0 <= left < file.metadata.num_rows:
-                return file.path, self.partitions.added(self._one_row(file, left), index, None)
-            left -= file.metadata.num_rows
-        raise UsageError(
-            f"row {number:,} is not one of the {self.n_rows:,} rows", where="--row", remedy="rows count from 0"
-        )
+        if not 0 <= number < self.n_rows:
+            what = f"row {number:,} is not one of the {self.n_rows:,} rows"
+            raise UsageError(what, where="--row", remedy="rows count from 0")
+        found = next(rows_by_number(self.files, [number], self._options.memory_limit))
+        index = [file.path for file in self.files].index(found.file)
+        batch = self.files[index].with_readable_timestamps(found.batch)
+        return found.file, self.partitions.added(batch, index, None)
 
     def first_rows(self, names: Sequence[str]) -> pa.RecordBatch | None:
         """Return some columns of the first rows, all of one file; None without rows."""
@@ -248,18 +248,14 @@ class ParquetSource:
         """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
         file = self.files[part.file]
         with read_errors(file.path), file.opened() as opened:
-            parquet, descriptor = opened.parquet, opened.descriptor
             copier = None
             if plan.copy_plan is not None and file.footer is not None:
-                copy_plan = replace(
-                    plan.copy_plan, names=[name for name in plan.copy_plan.names if name not in file.recoded]
-                )
-                copier = ChunkCopier(
-                    descriptor, file.footer, copy_plan, self.read_statistics, self._options.memory_limit // 4
-                )
+                most = self._options.memory_limit // 4
+                given = opened.descriptor, file.footer, plan.copy_plan, file.recoded
+                copier = ChunkCopier(*given, self.read_statistics, most)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
-                rows = parquet.metadata.row_group(group).num_rows
+                rows = opened.parquet.metadata.row_group(group).num_rows
                 chunks = opened.checked(self._groups.chunks(opened, copier, group, row, self._stored(plan)))
                 yield rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
                 row += rows
@@ -320,21 +316,6 @@ class ParquetSource:
                 if length is not None:
                     return length
         return None
-
-    def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
-        with read_errors(file.path), file.opened() as opened:
-            for group in range(opened.parquet.num_row_groups):
-                rows = opened.parquet.metadata.row_group(group).num_rows
-                if row >= rows:
-                    row -= rows
-                    continue
-                opened.need(group, ahead=False)
-                limit, int96 = self._options.memory_limit, file.int96_columns
-                for batch in read_batches(opened, group, None, min(rows, 1024), limit, int96=int96):
-                    if row < batch.num_rows:
-                        return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
-                    row -= batch.num_rows
-        raise IndexError(row)
 
 
 Source = ParquetSource | StreamSource

@@ -46,21 +46,21 @@ def read_errors(path: str) -> Iterator[None]:
 
 
 def _read_error(path: str, error: Exception) -> DataError | None:
-    look = f"look: ls -l {shlex.quote(path)}"
+    see = f"see: ls -l {shlex.quote(path)}"
     if isinstance(error, FileNotFoundError):
-        return DataError("the file no longer exists", where=path, remedy=look)
+        return DataError("the file no longer exists", where=path, remedy=see)
     if isinstance(error, PermissionError):
-        return DataError("permission denied", where=path, remedy=look)
+        return DataError("permission denied", where=path, remedy=see)
     if isinstance(error, OSError) and error.errno is not None:
         what = f"cannot be read: {error.strerror or error}"
-        return DataError(what, where=path, remedy=_REMEDIES.get(error.errno, look))
+        return DataError(what, where=path, remedy=_REMEDIES.get(error.errno, see))
     if not is_damage(error) and not isinstance(error, PARSER_ERRORS):
         return None
     text = "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
     if any(words in text for words in ("magic bytes", "file size is", "encrypted metadata")):
         return _without_footer(path)
     cause = "the file is damaged, or uses a feature that pyarrow does not support"
-    remedy = f"{cause if isinstance(error, pa.ArrowNotImplementedError) else DAMAGED}; look: {inspect_command(path)}"
+    remedy = f"{cause if isinstance(error, pa.ArrowNotImplementedError) else DAMAGED}; see: {inspect_command(path)}"
     return DataError(f"cannot be read: {text}", where=path, remedy=remedy)
 
 

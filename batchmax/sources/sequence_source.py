@@ -202,15 +202,11 @@ def _token_chunk(
     labels, known = token_labels(tokens, job.nesting) if job.label is not None else (None, None)
     if labels is not None and job.label is not None:
         columns = columns | {job.label.name: labels}
-    n_tokens = int(tokens.lengths.sum())
-    schema = pa.schema([pa.field(name, array.type) for name, array in columns.items()])
-    batch = pa.RecordBatch.from_struct_array(_struct(columns, schema, n_tokens))
+    # A struct array has a length even without columns.
+    kind = pa.struct([pa.field(name, array.type) for name, array in columns.items()])
+    array = pa.Array.from_buffers(kind, int(tokens.lengths.sum()), [None], children=list(columns.values()))
+    batch = pa.RecordBatch.from_struct_array(array)
     return TokenChunk(batch, logits=logits, tokens=tokens, statuses=known)
-
-
-def _struct(columns: dict[str, pa.Array], schema: pa.Schema, n_rows: int) -> pa.StructArray:
-    """Return columns as a struct array, which has a length even without columns."""
-    return pa.Array.from_buffers(pa.struct(list(schema)), n_rows, [None], children=list(columns.values()))
 
 
 def _pieces(counts: NDArray[np.int64], most: int, first: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:

@@ -154,5 +154,5 @@ def _listing(folder: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = str(error.filename or folder)
-        remedy = f"look: ls -la {shlex.quote(where)}"
+        remedy = f"see: ls -la {shlex.quote(where)}"
         raise DataError(f"the folder cannot be listed: {error.strerror}", where=where, remedy=remedy) from error

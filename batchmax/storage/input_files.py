@@ -115,7 +115,7 @@ def _local_files(text: str) -> list[tuple[str, str]]:
     if path.is_dir():
         files = files_below(text)
         if not files:
-            raise DataError("the folder has no Parquet files", where=text, remedy=f"look: ls -a {shlex.quote(text)}")
+            raise DataError("the folder has no Parquet files", where=text, remedy=f"see: ls -a {shlex.quote(text)}")
         return [(file, folder_of(file, text)) for file in files]
     if os.path.lexists(text):
         return [(text, "")]
@@ -125,7 +125,7 @@ def _local_files(text: str) -> list[tuple[str, str]]:
         if matching:
             return matching
         what = "no files match this pattern"
-    remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
+    remedy = f"see: ls {shlex.quote(str(_nearest_folder(path)))}"
     raise DataError(what, where=text, remedy=remedy)
 
 

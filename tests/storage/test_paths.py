@@ -103,7 +103,7 @@ def test_what_is_not_there(given):
     with pytest.raises(DataError) as caught:
         find_files(["d", given])
     assert caught.value.where == given
-    folder = caught.value.remedy.removeprefix("look: ls ")
+    folder = caught.value.remedy.removeprefix("see: ls ")
     assert Path(folder).is_dir()
 
 
@@ -111,7 +111,7 @@ def test_a_folder_without_files(tree):
     """A folder with only hidden files is empty, and the remedy shows how to list them."""
     (tree / "my own").mkdir()
     (tree / "my own" / "_x.parquet").touch()
-    with pytest.raises(DataError, match=r"look: ls -a 'my own'$"):
+    with pytest.raises(DataError, match=r"see: ls -a 'my own'$"):
         find_files(["my own"])
 
 
@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_listed(monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", locked)
-    with pytest.raises(DataError, match=r"^d/sub: the folder cannot be listed: Permission denied; look: ls -la d/sub$"):
+    with pytest.raises(DataError, match=r"^d/sub: the folder cannot be listed: Permission denied; see: ls -la d/sub$"):
         find_files(["d"])
 
 
