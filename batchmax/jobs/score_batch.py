@@ -19,7 +19,7 @@ from batchmax.scoring.bad_rows import bad_row, describe_bad_row
 from batchmax.scoring.score_rows import read_rows, score_rows, score_table
 from batchmax.scoring.sequence_assembler import SequenceRows
 from batchmax.sinks.metadata import batch_metadata
-from batchmax.sources.sequence_source import TokenSizes, from_columns
+from batchmax.sources.sequence_source import from_columns
 from batchmax.sources.streams.arrow_batches import check_batch, check_schema, decoded_batch, decoded_schema
 
 
@@ -111,7 +111,7 @@ def _score_sequences(batch: pa.RecordBatch, job: Job, first_row: int, whole: str
     rows, row = SequenceRows(job, streams=False), first_row
     pieces: list[pa.RecordBatch] = []
     policy = job.options.on_bad_row
-    for chunk in from_columns(iter([batch]), job, TokenSizes.of(job), (0, 0)):
+    for chunk in from_columns(iter([batch]), job):
         matrix, labels, known = read_rows(chunk.batch, job, known=chunk.known)
         scores = score_rows(matrix, labels, known, job, first_row=row, tokens=chunk.tokens)
         ended = rows.add(chunk.tokens, scores)

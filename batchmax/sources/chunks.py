@@ -189,16 +189,15 @@ C = TypeVar("C", bound=Chunk)
 
 @dataclass
 class ReadStatistics:
-    """Read statistics: how many column chunks were read as matrices, by pyarrow, or copied, and reasons why not."""
+    """Read statistics: how many column chunks were read as matrices, by pyarrow, or copied, and reasons why not.
+
+    ``reasons`` counts the column chunks that couldn't be read as a matrix, or couldn't be copied.
+    """
 
     as_matrices: int = 0
     by_pyarrow: int = 0
     copied: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-
-    def add_reason(self, reason: str) -> None:
-        """Count a column chunk that couldn't be read as a matrix, or couldn't be copied."""
-        self.reasons[reason] += 1
 
     def text(self) -> str:
         """Return the counts as text."""

@@ -99,7 +99,7 @@ class ChunkCopier:
             try:
                 chunks[name] = copy_column(self.descriptor, self.footer, group, column, self.max_bytes)
             except ChunkCopyError as error:
-                self.read_statistics.add_reason(str(error))
+                self.read_statistics.reasons[str(error)] += 1
         self.read_statistics.copied += len(chunks)
         try:
             sorting = sorting_of(self.footer, group, self.plan.schema)

@@ -140,14 +140,14 @@ class GroupReader:
     ) -> Iterator[Chunk]:
         """Yield the chunks of a row group, with logits as matrices as far as the pages allow it."""
         job, file, position = self.job, opened.file, (0, 0)
-        n_rows, sizes = opened.parquet.metadata.row_group(group).num_rows, TokenSizes.of(job)
+        n_rows = opened.parquet.metadata.row_group(group).num_rows
         reader = self._matrix_reader(opened, group, plan)
         if reader is not None:
             others = [name for name in plan.columns or () if name not in job.logits.names]
             batches = self._column_batches(opened, group, others, at_once, plan, kept_rows)
             chunks: Iterator[Chunk]
             if isinstance(reader, SequenceReader):
-                chunks = from_matrices(reader, batches, job, n_rows, sizes)
+                chunks = from_matrices(reader, batches, job, n_rows)
             else:
                 chunks = _with_matrices(reader, batches, job)
             try:
@@ -156,7 +156,7 @@ class GroupReader:
                     position = chunk.after(position)
                 reader.check_end()
             except PageError as error:
-                self.read_statistics.add_reason(str(error))
+                self.read_statistics.reasons[str(error)] += 1
             else:
                 self.read_statistics.as_matrices += 1
                 return
@@ -167,7 +167,7 @@ class GroupReader:
         batches = self._column_batches(opened, group, plan.columns, at_once, plan, kept_rows)
         # Rows before the page that isn't a matrix are read again, but not yielded again.
         if job.nesting is not None:
-            yield from from_columns(batches, job, sizes, position)
+            yield from from_columns(batches, job, position)
         else:
             yield from skipped([(0, map(RowChunk, batches))], position[0])
 
@@ -191,7 +191,7 @@ class GroupReader:
             else:
                 reader = SequenceReader(opened.descriptor, chunk, column, *more)
         except (PageError, FooterError, ThriftError) as error:
-            self.read_statistics.add_reason(str(error))
+            self.read_statistics.reasons[str(error)] += 1
             return None
         if reader.dtype == job.logits.dtype or (job.nesting is None and reader.dtype == np.float32):
             return reader

@@ -66,7 +66,7 @@ def rows_at_once(row_bytes: int) -> int:
 
 
 def from_matrices(
-    reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int, sizes: TokenSizes
+    reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int
 ) -> Iterator[TokenChunk]:
     """Yield the tokens of a row group, with logits as matrices, and the other columns of their rows.
 
@@ -77,10 +77,10 @@ def from_matrices(
     DataError
         The number of rows differs from the row group's, or the levels don't say where rows begin.
     """
-    other_columns = _RowBuffer(batches)
+    other_columns, chunk_tokens = _RowBuffer(batches), TokenSizes.of(job).chunk_tokens
     done = first = 0
     while done < n_rows:
-        logits = pooled_matrix(sizes.chunk_tokens, job.n_classes, job.logits.dtype)
+        logits = pooled_matrix(chunk_tokens, job.n_classes, job.logits.dtype)
         events = reader.read_into(logits)
         continues = reader.continues()
         is_token = events <= CONTINUES
@@ -104,11 +104,9 @@ def from_matrices(
         done += len(lengths) - (not ends)
 
 
-def from_columns(
-    batches: Iterator[pa.RecordBatch], job: Job, sizes: TokenSizes, position: Position
-) -> Iterator[TokenChunk]:
+def from_columns(batches: Iterator[pa.RecordBatch], job: Job, position: Position = (0, 0)) -> Iterator[TokenChunk]:
     """Yield batches of rows with their logits as chunks, starting at a position."""
-    name = job.logits.names[0]
+    name, chunk_tokens = job.logits.names[0], TokenSizes.of(job).chunk_tokens
     skip, first = position
     for batch in batches:
         if skip >= batch.num_rows:
@@ -120,7 +118,7 @@ def from_columns(
         starts, counts = extents(lists)
         # Values under a null row are skipped.
         counts = np.where(valid, counts, 0)
-        for row, place, lengths in _pieces(counts, sizes.chunk_tokens, first):
+        for row, place, lengths in _pieces(counts, chunk_tokens, first):
             end = row + len(lengths)
             begin = starts[row:end].copy()
             begin[0] += place

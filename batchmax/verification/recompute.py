@@ -27,7 +27,7 @@ from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.row_lookup import FileRow, rows_by_number
-from batchmax.sources.sequence_source import TokenSizes, from_columns
+from batchmax.sources.sequence_source import from_columns
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.verification.column_reader import RowReader, RowValues
 from batchmax.verification.exact import MOST_ULPS
@@ -249,7 +249,7 @@ class Recomputation:
         tally = SequenceTally(shift=job.options.shift)
         inputs: list[tuple[Array, Labels, Array | None]] = []
         try:
-            chunks = list(from_columns(iter([input_row.batch]), job, TokenSizes.of(job), (0, 0)))
+            chunks = list(from_columns(iter([input_row.batch]), job))
             output_tokens = tokens.flatten(output_row.batch)
             count = sum(chunk.batch.num_rows for chunk in chunks)
             if output_tokens.num_rows != count:

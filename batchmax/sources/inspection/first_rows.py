@@ -14,7 +14,7 @@ from batchmax.columns.labels import Labels, read_labels
 from batchmax.columns.matrices import Statuses, read_matrix
 from batchmax.outputs import LAST_BAD, Status
 from batchmax.sources.parquet_source import ParquetSource
-from batchmax.sources.sequence_source import TokenSizes, from_columns
+from batchmax.sources.sequence_source import from_columns
 
 
 def bad_statuses(source: ParquetSource) -> set[Status]:
@@ -84,5 +84,5 @@ def _first_units(source: ParquetSource) -> Iterator[tuple[pa.RecordBatch, Status
     if job.nesting is None:
         yield batch, None, False
         return
-    for chunk in from_columns(iter([batch]), job, TokenSizes.of(job), (0, 0)):
+    for chunk in from_columns(iter([batch]), job):
         yield chunk.batch, chunk.known, bool(chunk.tokens.missing.any())

@@ -124,11 +124,11 @@ def _check_presence(files: Sequence[InputFile], job: Job) -> None:
         wanted[job.label.name] = "label"
     if job.options.bytes is not None:
         wanted[job.options.bytes] = "bytes"
-    types = {id(file.schema): column_types(file.schema) for file in files if file.columns is not None}
+    types = {id(file.schema): column_types(file.schema) for file in files}
     for name, role in wanted.items():
-        having = next((file.path for file in files if name in types.get(id(file.schema), ())), "")
+        having = next((file.path for file in files if name in types[id(file.schema)]), "")
         for file in files:
-            if file.columns is not None and name not in types[id(file.schema)]:
+            if name not in types[id(file.schema)]:
                 without = ", or use no labels: --label none" if role == "label" else ""
                 raise UsageError(
                     f"there is no column {name!r}, the {role} column of {having}",

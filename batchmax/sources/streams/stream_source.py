@@ -90,9 +90,8 @@ class StreamSource:
         """Yield the rows in order. The arguments are ignored: a stream is one part, read from its start as a whole."""
         del parts, plan, skip
         if self.job.nesting is not None:
-            token_sizes = TokenSizes.of(self.job)
-            tokens = from_columns(self._batches, self.job, token_sizes, (0, 0))
-            return placed(regrouped(tokens, token_sizes, whole=False), "the stream")
+            tokens = regrouped(from_columns(self._batches, self.job), TokenSizes.of(self.job), whole=False)
+            return placed(tokens, "the stream")
         sizes = plan_chunk_sizes(self.job)
         return placed(regroup(map(RowChunk, self._batches), sizes.group_rows, sizes.chunk_rows), "the stream")
 
