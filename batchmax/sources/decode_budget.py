@@ -192,18 +192,14 @@ class DecodeBudget:
 
     def _with_timestamps(self, batch: pa.RecordBatch, int96: Collection[str]) -> pa.RecordBatch:
         """Return a batch with INT96 columns, which pyarrow reads as bytes, as timestamps, except those in ``int96``."""
-        columns = list(zip(batch.schema, batch.columns, strict=True))
-        if self._file.int96_columns.issubset(int96) or self._file.int96_columns.isdisjoint(batch.schema.names):
-            return batch
-        for number, (field, array) in enumerate(columns):
+        for number, field in enumerate(batch.schema):
             if field.name in self._file.int96_columns and field.name not in int96:
                 try:
-                    found = converted(array, self._schema.field(field.name).type)
+                    array = converted(batch.column(number), self._schema.field(field.name).type)
                 except TimestampRangeError as error:
                     raise self._unrepresentable(field.name, error) from error
-                columns[number] = field.with_type(found.type), found
-        arrays = [array for _, array in columns]
-        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([field for field, _ in columns]))
+                batch = batch.set_column(number, field.with_type(array.type), array)
+        return batch
 
     def _unrepresentable(self, name: str, error: TimestampRangeError) -> DataError:
         kind = self._schema.field(name).type

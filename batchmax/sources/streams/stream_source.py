@@ -113,8 +113,7 @@ def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch
     DataError
         A batch is invalid; the error names the batch, counted from 0, and the column.
     """
-    number = 0
-    while True:
+    for number in itertools.count():
         where = f"{name}: batch {number:,}"
         with _reading(where):
             try:
@@ -123,7 +122,6 @@ def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch
                 return
         check_batch(batch, where)
         yield batch
-        number += 1
 
 
 @contextlib.contextmanager
