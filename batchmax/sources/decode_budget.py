@@ -126,7 +126,7 @@ class DecodeBudget:
 
     def needed(self, rows: int) -> int:
         """Return an upper bound of the decoded size in bytes of the next rows, and advance past them."""
-        return self._fixed_row_bytes * rows + sum(self._taken(rows).values())
+        return self._fixed_row_bytes * rows + sum(self._decoded_bytes(rows).values())
 
     def take(self, rows: int) -> None:
         """Check that the next rows fit into the memory limit, and advance past them.
@@ -150,8 +150,8 @@ class DecodeBudget:
     def _next(self, rows: int) -> tuple[int, str]:
         """Advance past the next rows; return the bytes that decoding them needs, and the largest column."""
         self._rows_left -= max(rows, 1)
-        taken = self._taken(rows)
-        total = self._fixed_row_bytes * rows + sum(taken.values())
+        sizes_by_column = self._decoded_bytes(rows)
+        total = self._fixed_row_bytes * rows + sum(sizes_by_column.values())
         if self._kept_rows is not None:
             if self._rows >= self._kept_rows:
                 self._rows = 0
@@ -162,7 +162,7 @@ class DecodeBudget:
             self._kept = self._kept + added if self._rows else total
             self._rows += rows
         needed = self._pages + BATCHES_IN_MEMORY * total + GROUPS_IN_MEMORY * self._kept
-        return needed, max(taken, key=taken.__getitem__, default="")
+        return needed, max(sizes_by_column, key=sizes_by_column.__getitem__, default="")
 
     def batches(
         self, parquet: pq.ParquetFile, rows: int, columns: Any, int96: Collection[str] = (), **how: Any
@@ -241,24 +241,25 @@ class DecodeBudget:
             except (PageError, FooterError, ThriftError) as error:
                 raise self._damage(leaf.name, error) from error
 
-    def _taken(self, rows: int) -> dict[str, int]:
-        taken: dict[str, int] = {}
+    def _decoded_bytes(self, rows: int) -> dict[str, int]:
+        """Return the decoded bytes of the next rows by column, without columns of fixed width, and advance."""
+        sizes_by_column: dict[str, int] = {}
         for name, decoded_size in self._decoded_sizes.items():
             try:
-                taken[name] = decoded_size.take(rows)
+                sizes_by_column[name] = decoded_size.take(rows)
             except PageError as error:
                 raise self._damage(name, error) from error
-        return taken
+        return sizes_by_column
 
     def _refusal(self, name: str, needed: int, enough: int) -> DataError:
         """Return the error that a column takes ``needed`` bytes; a limit of ``enough`` bytes suffices."""
         what = f"column {name!r}" if name else "its columns"
-        asked, limit = math.ceil(needed / MIB), self._limit // MIB
+        needed_mib, limit = math.ceil(needed / MIB), self._limit // MIB
         remedy = f"allow more: --memory-limit {math.ceil(enough / MIB)}MiB"
         if not self._is_adjustable:
             remedy = "write the file again with smaller pages and row groups"
         return DataError(
-            f"row group {self._group}: decoding {what} takes up to {asked:,} MiB, and the limit is {limit:,} MiB",
+            f"row group {self._group}: decoding {what} takes up to {needed_mib:,} MiB, and the limit is {limit:,} MiB",
             where=self._file.path,
             remedy=f"{remedy}; see: {inspect_command(self._file.path)}",
         )

@@ -145,13 +145,12 @@ def regrouped(chunks: Iterable[TokenChunk], sizes: TokenSizes, *, whole: bool) -
         while rest is not None:
             if last is not None:
                 yield last
-            found = rest.tokens
-            ended = tokens + np.cumsum(found.lengths)[: found.n_ended]
-            counts = rows + 1 + np.arange(len(ended))
-            full = (
-                np.flatnonzero((ended >= sizes.group_tokens) | (counts >= sizes.group_rows)) if not whole else ended[:0]
-            )
-            if len(full) and int(full[0]) + 1 < found.n_rows:
+            run = rest.tokens
+            tokens_at_end = tokens + np.cumsum(run.lengths)[: run.n_ended]
+            row_counts = rows + 1 + np.arange(len(tokens_at_end))
+            is_full = (tokens_at_end >= sizes.group_tokens) | (row_counts >= sizes.group_rows)
+            full = np.flatnonzero(is_full & (not whole))
+            if len(full) and int(full[0]) + 1 < run.n_rows:
                 last, rest = rest.split(int(full[0]) + 1)
             else:
                 last, rest = rest, None
@@ -179,18 +178,18 @@ class _RowBuffer:
                 raise DataError("the logits column has more rows than the other columns")
             self._left.append(batch)
             have += batch.num_rows
-        taken: list[pa.RecordBatch] = []
+        pieces: list[pa.RecordBatch] = []
         wanted = n_rows
         while wanted:
             batch = self._left.popleft()
             count = min(wanted, batch.num_rows)
-            taken.append(batch.slice(0, count))
+            pieces.append(batch.slice(0, count))
             wanted -= count
             if count < batch.num_rows:
                 self._left.appendleft(batch.slice(count))
         if keep_last:
-            self._left.appendleft(taken[-1].slice(taken[-1].num_rows - 1))
-        return taken[0] if len(taken) == 1 else pa.concat_batches(taken)
+            self._left.appendleft(pieces[-1].slice(pieces[-1].num_rows - 1))
+        return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
 
 def _token_chunk(
