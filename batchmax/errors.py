@@ -30,6 +30,8 @@ class BatchmaxError(Exception):
         The file, row, column or option that is wrong; empty if there is none.
     remedy
         What to run or to change; empty if nothing helps.
+    column
+        The column that is wrong, if a job that doesn't need it can leave it out; empty if there is none.
 
     Examples
     --------
@@ -43,11 +45,12 @@ class BatchmaxError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", column: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.where = where
         self.remedy = remedy
+        self.column = column
 
     def __str__(self) -> str:
         """Return the message on one line."""

@@ -28,6 +28,7 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 _WRITING = {"score", "convert"}
+_WITHOUT_MEMORY_LIMIT = {"inspect", "verify", "warmup"}
 
 _OS_REMEDIES = {
     errno.ENOENT: "check the path and its parent folder",
@@ -81,7 +82,9 @@ def explain(error: BaseException, *, command: str = "", reading: str = "") -> Fa
             exit_code = EXIT_TERMINATED if is_term else EXIT_INTERRUPTED
             return Failure(exit_code, what, remedy=_with_notes("", error) or "run the command again")
         case MemoryError():
-            remedy = "use less memory with --memory-limit, or a machine with more"
+            remedy = "use a machine with more memory"
+            if command not in _WITHOUT_MEMORY_LIMIT:
+                remedy = "use less memory with --memory-limit, or a machine with more"
             return Failure(EXIT_FAILED, _one_line(f"out of memory: {error}"), reading, remedy)
         case OSError():
             return _explain_os(error, reading)

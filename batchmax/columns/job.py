@@ -84,6 +84,12 @@ class Job:
             names.append(self.options.bytes)
         return tuple(dict.fromkeys(names))
 
+    def can_exclude(self, name: str) -> bool:
+        """Return whether ``--exclude`` leaves out a column: no option names it, and it is only copied."""
+        needed = [*self.logits.names, *([self.label.name] if self.label else []), self.options.bytes or ""]
+        tops = {part for column in needed for part in (column, column.split(".")[0])}
+        return self.options.columns is None and name in self.carried.names and name not in tops
+
     @property
     def top_k_outputs(self) -> tuple[str, ...]:
         """The columns that ``--top-k`` adds; none if it isn't given."""
@@ -322,7 +328,7 @@ def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> 
         raise UsageError(
             f"there are two columns {twice!r}",
             where="--columns",
-            remedy=f"rename one, or leave both out: --exclude {twice}",
+            remedy="rename one" + (f", or leave both out: --exclude {twice}" if wanted is None else ""),
         )
     return pa.schema(fields)
 

@@ -217,7 +217,8 @@ class Groups:
             raise DataError(
                 f"more than {quantity(self._most, 'group')} don't fit in memory",
                 where=f"column {self.name!r}",
-                remedy=f"write the groups of one column to a file: --by {self.name} -o groups.parquet; "
+                remedy=f"write the groups of one column to a file: batchmax evaluate INPUT --by {self.name} "
+                "-o groups.parquet; "
                 "or raise the limit: --memory-limit SIZE",
             )
         self._remember(done)

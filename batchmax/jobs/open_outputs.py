@@ -39,7 +39,7 @@ def open_outputs(source: Source, out: str, options: ScoreOptions, *, can_stream:
         One is a file and the other a folder, both have the same path, a column can't be written, or the job needs more
         memory than its limit.
     """
-    check_memory(source)
+    check_memory(source, writes_groups=True)
     check_parquet_types(source.job.carried if options.rejects is None else source.schema)
     gated = options.fail_if is not None
     inputs = [file.path for file in source.files]

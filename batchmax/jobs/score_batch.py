@@ -23,7 +23,7 @@ from batchmax.scoring.score_rows import score_table
 from batchmax.scoring.sequence_assembler import SequenceRows
 from batchmax.sinks.metadata import batch_metadata
 from batchmax.sources.chunks import Chunk, Origin, RowChunk
-from batchmax.sources.sequence_source import TokenSizes, from_columns
+from batchmax.sources.sequence_source import from_columns
 from batchmax.sources.streams.arrow_batches import check_batch, check_schema, decoded_batch, decoded_schema
 from batchmax.sources.token_chunks import TokenChunk
 
@@ -98,7 +98,7 @@ def score_planned(
     chunks: Iterator[Chunk] = iter([RowChunk(batch, Origin("", 0, None))])
     if job.nesting is not None:
         sequences = SequenceRows(job, streams=False)
-        chunks = from_columns(iter([batch]), job, TokenSizes.of(job), (0, 0))
+        chunks = from_columns(iter([batch]), job)
     pieces = []
     row = first_row
     for found in chunks:

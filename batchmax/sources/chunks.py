@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from batchmax.columns.arrow import column_array
 from batchmax.columns.job import Job
 from batchmax.parquet import CopiedColumns
+from batchmax.sources.read_errors import wrong_row_count
 
 MAX_ROW_GROUP_BYTES = 64 << 20
 """Bytes of probabilities in a row group of the output, unless ``--row-group-size`` is given."""
@@ -45,6 +46,13 @@ class Origin:
         return f"{self.file}: row {self.first_row + row:,}{token}{group}"
 
 
+UNKNOWN_ORIGIN = Origin("", 0, None)
+"""The origin of rows that are read but not placed yet; see :func:`placed`."""
+
+Position = tuple[int, int]
+"""The number of complete rows before a position, and the number of tokens before it in the next row."""
+
+
 @dataclass(frozen=True, eq=False)
 class Chunk(ABC):
     """Consecutive units of computation: rows (:class:`RowChunk`), or tokens of sequences (``TokenChunk``).
@@ -64,7 +72,7 @@ class Chunk(ABC):
     """
 
     batch: pa.RecordBatch
-    origin: Origin
+    origin: Origin = UNKNOWN_ORIGIN
     ends_group: bool = False
     logits: NDArray[Any] | None = None
     copied: CopiedColumns | None = None
@@ -107,6 +115,10 @@ class Chunk(ABC):
     @abstractmethod
     def split(self, rows: int) -> tuple[Self, Self]:
         """Split after the first ``rows`` rows, all of which must end in the chunk."""
+
+    @abstractmethod
+    def after(self, position: Position) -> Position:
+        """Return the position after the chunk, given the position before it."""
 
     def unit(self, unit: int, job: Job) -> pa.RecordBatch:
         """Return one unit as a batch that includes its logits as a column."""
@@ -167,22 +179,25 @@ class RowChunk(Chunk):
         left = self.batch.num_rows - rows
         return self.slice(0, rows, ends_group=False), self.slice(rows, left, ends_group=self.ends_group)
 
+    def after(self, position: Position) -> Position:
+        """Return the position after the chunk, given the position before it."""
+        return position[0] + self.n_rows, 0
+
 
 C = TypeVar("C", bound=Chunk)
 
 
 @dataclass
 class ReadStatistics:
-    """Read statistics: how many column chunks were read as matrices, by pyarrow, or copied, and reasons why not."""
+    """Read statistics: how many column chunks were read as matrices, by pyarrow, or copied, and reasons why not.
+
+    ``reasons`` counts the column chunks that couldn't be read as a matrix, or couldn't be copied.
+    """
 
     as_matrices: int = 0
     by_pyarrow: int = 0
     copied: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-
-    def add_reason(self, reason: str) -> None:
-        """Count a column chunk that couldn't be read as a matrix, or couldn't be copied."""
-        self.reasons[reason] += 1
 
     def text(self) -> str:
         """Return the counts as text."""
@@ -244,6 +259,29 @@ def regroup(chunks: Iterable[RowChunk], group_rows: int, chunk_rows: int) -> Ite
             start += rows
     if last is not None:
         yield replace(last, ends_group=True)
+
+
+def placed(
+    chunks: Iterable[C],
+    file: str,
+    first_row: int = 0,
+    group: int | None = None,
+    copied: CopiedColumns | None = None,
+    rows: int | None = None,
+) -> Iterator[C]:
+    """Yield consecutive chunks with their origins, starting at a row.
+
+    Raises
+    ------
+    DataError
+        They don't have ``rows`` rows in all.
+    """
+    position = 0, 0
+    for chunk in chunks:
+        yield replace(chunk, origin=Origin(file, first_row + position[0], group), copied=copied)
+        position = chunk.after(position)
+    if rows is not None and group is not None and position != (rows, 0):
+        raise wrong_row_count(file, group, position[0], rows)
 
 
 def limited(chunks: Iterator[C], limit: int | None) -> Iterator[C]:

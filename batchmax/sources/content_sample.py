@@ -2,8 +2,9 @@
 
 A footer without statistics is the same for every file of uncompressed logits of one model, whatever the values are. The
 sample covers the boundaries of the column chunks of the first and the last row group: the header of a chunk's first
-page, with its checksum if it has one, its first values, and the last values of the previous chunk. Files whose data
-differ only outside the sample aren't told apart.
+page, with its checksum if it has one, its first values, and the last values of the previous chunk. In a column of
+lists, the levels of a page come before its values, so the sample is longer there. Files whose data differ only outside
+the sample aren't told apart.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchmax.parquet import Footer, FooterError, ThriftError
-from batchmax.parquet.writing.column_chunk import METADATA, chunk_range
 
 MAX_PLACES = 32
 """Maximum number of sampled boundaries, and so of reads: their number determines the cost in an object store."""
@@ -21,6 +21,10 @@ MAX_COLUMNS = 16
 
 REACH = 256
 """Bytes read before and after each boundary."""
+
+REACH_IN_LISTS = 64 << 10
+"""Bytes read after the start of a chunk of lists: at a bit or less for each float, the levels of a page of 1 MiB take
+up to half of this."""
 
 
 def sampled_ranges(footer: Footer | None, size: int) -> list[tuple[int, int]]:
@@ -33,13 +37,14 @@ def sampled_ranges(footer: Footer | None, size: int) -> list[tuple[int, int]]:
     size
         Size of the file in bytes.
     """
-    places = _chunk_ends(footer) or [0, size // 2, size]
+    reaches = _reach_after(footer) or dict.fromkeys((0, size // 2, size), REACH)
+    places = sorted(reaches)
     if len(places) > MAX_PLACES:
         last = len(places) - 1
         places = [places[number * last // (MAX_PLACES - 1)] for number in range(MAX_PLACES)]
     ranges: list[tuple[int, int]] = []
     for place in places:
-        start, end = max(0, place - REACH), min(place + REACH, size)
+        start, end = max(0, place - REACH), min(place + reaches[place], size)
         if ranges and start < ranges[-1][1]:
             start = ranges[-1][1]
         if start < end:
@@ -47,22 +52,24 @@ def sampled_ranges(footer: Footer | None, size: int) -> list[tuple[int, int]]:
     return ranges
 
 
-def _chunk_ends(footer: Footer | None) -> Sequence[int]:
-    """Return the offsets at which column chunks of the first and last row group start and end, sorted."""
+def _reach_after(footer: Footer | None) -> dict[int, int]:
+    """Return the offsets at which column chunks of the first and last row group start and end, and the bytes to read.
+
+    The bytes are those after the offset.
+    """
+    reaches: dict[int, int] = {}
     if footer is None:
-        return []
-    places: set[int] = set()
+        return reaches
     try:
         for group in {0, footer.n_row_groups - 1} if footer.n_row_groups else ():
-            row_group = footer.row_group(group)
             leaves: Sequence[int] = range(len(footer.leaves))
             if len(leaves) > MAX_COLUMNS:
                 leaves = [number * (len(leaves) - 1) // (MAX_COLUMNS - 1) for number in range(MAX_COLUMNS)]
-            for leaf in leaves:
-                chunk = row_group.chunk(leaf)
-                if METADATA in chunk:
-                    start, length = chunk_range(chunk[METADATA].value)
-                    places |= {max(0, start), max(0, start + length)}
+            for leaf, (start, end) in zip(leaves, footer.row_group(group).ranges[leaves].tolist(), strict=True):
+                if start >= 0:  # not encrypted
+                    reach = REACH_IN_LISTS if footer.leaves[leaf].repetition else REACH
+                    reaches[start] = max(reach, reaches.get(start, 0))
+                    reaches.setdefault(end, REACH)
     except (FooterError, ThriftError):
-        return []
-    return sorted(places)
+        return {}
+    return reaches

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import shlex
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,7 +31,7 @@ from batchmax.sources.read_errors import DAMAGED, encrypted, inspect_command, wr
 BATCHES_IN_MEMORY = 3
 """Batches in memory at a time: two read ahead, and one in progress."""
 DEFAULT_LIMIT = 1 << 30
-"""Maximum decoded bytes at a time if no limit is given."""
+"""Maximum decoded bytes at a time in commands without ``--memory-limit``."""
 UNLIMITED = 1 << 40
 """Limit for pages of which only the header is read: in effect, none."""
 SAMPLED_ROW_FACTOR = 10
@@ -51,7 +50,7 @@ class DecodeBudget:
     names
         Names of the columns, dotted if nested; None for all.
     limit
-        Memory limit of the whole job in bytes.
+        Memory limit of the whole job in bytes; None for :data:`DEFAULT_LIMIT`, in commands without ``--memory-limit``.
     kept_rows
         Number of rows of an output row group, if its carried columns stay in memory until they are written.
 
@@ -67,9 +66,11 @@ class DecodeBudget:
         descriptor: int,
         group: int,
         names: Sequence[str] | None,
-        limit: int,
+        limit: int | None,
         kept_rows: int | None = None,
     ) -> None:
+        self._is_adjustable = limit is not None
+        limit = DEFAULT_LIMIT if limit is None else limit
         self._file, self._group, self._limit, self._kept_rows = file, group, limit, kept_rows
         self._schema = file.schema
         self._decoded_sizes: dict[str, DecodedSize] = {}
@@ -125,7 +126,7 @@ class DecodeBudget:
 
     def needed(self, rows: int) -> int:
         """Return an upper bound of the decoded size in bytes of the next rows, and advance past them."""
-        return self._fixed_row_bytes * rows + sum(self._taken(rows).values())
+        return self._fixed_row_bytes * rows + sum(self._decoded_bytes(rows).values())
 
     def take(self, rows: int) -> None:
         """Check that the next rows fit into the memory limit, and advance past them.
@@ -149,8 +150,8 @@ class DecodeBudget:
     def _next(self, rows: int) -> tuple[int, str]:
         """Advance past the next rows; return the bytes that decoding them needs, and the largest column."""
         self._rows_left -= max(rows, 1)
-        taken = self._taken(rows)
-        total = self._fixed_row_bytes * rows + sum(taken.values())
+        sizes_by_column = self._decoded_bytes(rows)
+        total = self._fixed_row_bytes * rows + sum(sizes_by_column.values())
         if self._kept_rows is not None:
             if self._rows >= self._kept_rows:
                 self._rows = 0
@@ -161,7 +162,7 @@ class DecodeBudget:
             self._kept = self._kept + added if self._rows else total
             self._rows += rows
         needed = self._pages + BATCHES_IN_MEMORY * total + GROUPS_IN_MEMORY * self._kept
-        return needed, max(taken, key=taken.__getitem__, default="")
+        return needed, max(sizes_by_column, key=sizes_by_column.__getitem__, default="")
 
     def batches(
         self, parquet: pq.ParquetFile, rows: int, columns: Any, int96: Collection[str] = (), **how: Any
@@ -191,25 +192,22 @@ class DecodeBudget:
 
     def _with_timestamps(self, batch: pa.RecordBatch, int96: Collection[str]) -> pa.RecordBatch:
         """Return a batch with INT96 columns, which pyarrow reads as bytes, as timestamps, except those in ``int96``."""
-        columns = list(zip(batch.schema, batch.columns, strict=True))
-        if self._file.int96_columns.issubset(int96) or self._file.int96_columns.isdisjoint(batch.schema.names):
-            return batch
-        for number, (field, array) in enumerate(columns):
+        for number, field in enumerate(batch.schema):
             if field.name in self._file.int96_columns and field.name not in int96:
                 try:
-                    found = converted(array, self._schema.field(field.name).type)
+                    array = converted(batch.column(number), self._schema.field(field.name).type)
                 except TimestampRangeError as error:
                     raise self._unrepresentable(field.name, error) from error
-                columns[number] = field.with_type(found.type), found
-        arrays = [array for _, array in columns]
-        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([field for field, _ in columns]))
+                batch = batch.set_column(number, field.with_type(array.type), array)
+        return batch
 
     def _unrepresentable(self, name: str, error: TimestampRangeError) -> DataError:
         kind = self._schema.field(name).type
         return DataError(
             f"row group {self._group}, column {name!r}: the timestamp {error} is out of the range of {kind}",
             where=self._file.path,
-            remedy=f"write a Parquet file, which can store it, or leave the column out: --exclude {shlex.quote(name)}",
+            remedy="write the column in microseconds",
+            column=name,
         )
 
     def _check_rows(self) -> None:
@@ -243,29 +241,33 @@ class DecodeBudget:
             except (PageError, FooterError, ThriftError) as error:
                 raise self._damage(leaf.name, error) from error
 
-    def _taken(self, rows: int) -> dict[str, int]:
-        taken: dict[str, int] = {}
+    def _decoded_bytes(self, rows: int) -> dict[str, int]:
+        """Return the decoded bytes of the next rows by column, without columns of fixed width, and advance."""
+        sizes_by_column: dict[str, int] = {}
         for name, decoded_size in self._decoded_sizes.items():
             try:
-                taken[name] = decoded_size.take(rows)
+                sizes_by_column[name] = decoded_size.take(rows)
             except PageError as error:
                 raise self._damage(name, error) from error
-        return taken
+        return sizes_by_column
 
     def _refusal(self, name: str, needed: int, enough: int) -> DataError:
         """Return the error that a column takes ``needed`` bytes; a limit of ``enough`` bytes suffices."""
         what = f"column {name!r}" if name else "its columns"
-        asked, most, limit = math.ceil(needed / MIB), math.ceil(enough / MIB), self._limit // MIB
+        needed_mib, limit = math.ceil(needed / MIB), self._limit // MIB
+        remedy = f"allow more: --memory-limit {math.ceil(enough / MIB)}MiB"
+        if not self._is_adjustable:
+            remedy = "write the file again with smaller pages and row groups"
         return DataError(
-            f"row group {self._group}: decoding {what} takes up to {asked:,} MiB, and the limit is {limit:,} MiB",
+            f"row group {self._group}: decoding {what} takes up to {needed_mib:,} MiB, and the limit is {limit:,} MiB",
             where=self._file.path,
-            remedy=f"allow more: --memory-limit {most}MiB; look: {inspect_command(self._file.path)}",
+            remedy=f"{remedy}; see: {inspect_command(self._file.path)}",
         )
 
     def _damage(self, name: str, error: Exception) -> DataError:
         path = self._file.path
         where = f"row group {self._group}, column {name!r}: " if name else ""
-        remedy = f"{DAMAGED}; look: {inspect_command(path)}"
+        remedy = f"{DAMAGED}; see: {inspect_command(path)}"
         return DataError(f"cannot be read: {where}{error}", where=path, remedy=remedy)
 
 
@@ -282,12 +284,11 @@ def _dictionaries(schema: pa.Schema) -> frozenset[str]:
 
 
 def read_batches(
-    file: InputFile,
     opened: OpenFile,
     group: int,
     names: Sequence[str] | None,
     rows: int,
-    limit: int = DEFAULT_LIMIT,
+    limit: int | None,
     *,
     int96: Collection[str] = (),
     kept_rows: int | None = None,
@@ -297,7 +298,9 @@ def read_batches(
 
     Parameters
     ----------
-    file, opened, group, names, limit, kept_rows
+    opened
+        The file.
+    group, names, limit, kept_rows
         As for :class:`DecodeBudget`.
     rows
         The maximum number of rows of a batch.
@@ -311,12 +314,12 @@ def read_batches(
     DataError
         As :class:`DecodeBudget` and :meth:`DecodeBudget.batches`.
     """
-    budget = DecodeBudget(file, opened.descriptor, group, names, limit, kept_rows)
+    budget = DecodeBudget(opened.file, opened.descriptor, group, names, limit, kept_rows)
     columns = None if names is None else list(names)
     yield from budget.batches(opened.parquet, rows, columns, int96, use_threads=use_threads)
 
 
-def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
+def whole_batches(opened: OpenFile, group: int, rows: int, limit: int | None = None) -> Iterator[pa.RecordBatch]:
     """Yield all columns of a row group in batches of ``rows`` rows, INT96 timestamps as the 12 bytes of the file.
 
     Raises
@@ -325,4 +328,5 @@ def whole_batches(file: InputFile, opened: OpenFile, group: int, rows: int) -> I
         As :func:`read_batches`.
     """
     opened.need(group, ahead=False)
-    return read_batches(file, opened, group, None, rows, int96=file.read_as_stored(file.int96_columns))
+    file = opened.file
+    return read_batches(opened, group, None, rows, limit, int96=file.read_as_stored(file.int96_columns))

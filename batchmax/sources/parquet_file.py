@@ -18,7 +18,6 @@ from batchmax.errors import DataError
 from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.footer import MAGIC, TAIL
 from batchmax.parquet.int96 import footer_without_int96, has_int96, readable
-from batchmax.parquet.writing.column_chunk import METADATA, chunk_range
 from batchmax.runtime.text import quantity
 from batchmax.sources.content_sample import sampled_ranges
 from batchmax.sources.read_errors import DAMAGED, ENCRYPTED_MAGIC, encrypted, read_errors
@@ -187,6 +186,8 @@ class OpenFile:
 
     Attributes
     ----------
+    file
+        The file.
     parquet
         The file for pyarrow.
     descriptor
@@ -196,9 +197,9 @@ class OpenFile:
     def __init__(
         self, file: InputFile, parquet: pq.ParquetFile, descriptor: int, cache: RangeCache | None = None
     ) -> None:
+        self.file = file
         self.parquet = parquet
         self.descriptor = descriptor
-        self._file = file
         self._cache = cache
 
     def need(self, group: int, names: Collection[str] | None = None, *, ahead: bool = True) -> None:
@@ -229,7 +230,7 @@ class OpenFile:
         DataError
             It was replaced or written to.
         """
-        file = self._file
+        file = self.file
         if file.store is not None:
             found = file.store.info()
             same = found is not None and _object_stat(found) == file.stat
@@ -254,23 +255,19 @@ class OpenFile:
             yield chunk
 
     def _ranges(self, group: int, names: Collection[str] | None) -> list[tuple[int, int]]:
-        footer = self._file.footer
-        tops = None if names is None else {name.split(".")[0] for name in names} | set(names)
-        found = []
+        footer, whole = self.file.footer, [(0, self.file.size)]
         if footer is None:
-            return [(0, self._file.size)]
+            return whole
         try:
-            row_group = footer.row_group(group)
-            for column in footer.columns:
-                if tops is None or column.name in tops:
-                    for leaf in range(column.first_leaf, column.first_leaf + len(column.leaves)):
-                        chunk = row_group.chunk(leaf)
-                        if METADATA not in chunk:  # encrypted
-                            return [(0, self._file.size)]
-                        start, size = chunk_range(chunk[METADATA].value)
-                        found.append((max(0, start), min(start + size, self._file.size)))
+            ranges = footer.row_group(group).ranges.clip(max=self.file.size)
         except (FooterError, ThriftError):
-            return [(0, self._file.size)]
+            return whole
+        tops = None if names is None else {name.split(".")[0] for name in names} | set(names)
+        columns = [column for column in footer.columns if tops is None or column.name in tops]
+        leaves = [column.first_leaf + number for column in columns for number in range(len(column.leaves))]
+        found: list[tuple[int, int]] = ranges[leaves].tolist()
+        if any(start < 0 for start, _ in found):  # encrypted
+            return whole
         return [(start, end) for start, end in found if start < end]
 
 

@@ -29,6 +29,7 @@ from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ChunkCopier, ReadPlan
 from batchmax.sources.read_errors import read_errors, schema_errors
 from batchmax.sources.row_group_reader import GroupReader
+from batchmax.sources.row_lookup import rows_by_number
 from batchmax.sources.schemas.file_columns import MergedSchema, file_columns_of, merge_schemas
 from batchmax.sources.schemas.schema_check import check_agreement, describe_differences, logits_in_file
 from batchmax.sources.sequence_source import TokenSizes, regrouped
@@ -180,16 +181,22 @@ class ParquetSource:
 
     def row(self, number: int) -> tuple[str, pa.RecordBatch]:
         """Return the path of the file and the batch of one row, counted from 0 over all files."""
-        left = number
-        for index, file in enumerate(self.files):
-            if 0 <= left < file.metadata.num_rows:
-                return file.path, self.partitions.added(self._one_row(file, left), index, None)
-            left -= file.metadata.num_rows
-        raise UsageError(
-            f"row {number:,} is out of range for {quantity(self.n_rows, 'row')}",
-            where="--row",
-            remedy="rows count from 0",
-        )
+        if not 0 <= number < self.n_rows:
+            what = f"row {number:,} is out of range for {quantity(self.n_rows, 'row')}"
+            raise UsageError(what, where="--row", remedy="rows count from 0")
+        found = next(rows_by_number(self.files, [number], self._options.memory_limit))
+        index = [file.path for file in self.files].index(found.file)
+        batch = self.files[index].with_readable_timestamps(found.batch)
+        return found.file, self.partitions.added(batch, index, None)
+
+    def first_rows(self, names: Sequence[str]) -> pa.RecordBatch | None:
+        """Return some columns of the first rows, all of one file; None without rows."""
+        stored = [name for name in names if name not in self.partitions.names]
+        for number, file in enumerate(self.files):
+            batch = self._groups.first_rows(file, stored)
+            if batch is not None:
+                return self.partitions.added(batch, number, names)
+        return None
 
     def group_rows(self) -> list[list[int]]:
         """Return the number of rows of each row group of each file."""
@@ -222,27 +229,31 @@ class ParquetSource:
         wanted = min(wanted, MAX_ROW_GROUP_ROWS)
         return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
 
-    def memory_needed(self) -> int:
-        """Return the approximate memory in bytes of a job on these files, without the memory of the program itself."""
-        return max(map(self._groups.memory, self.files), default=0)
+    def memory_needed(self, rows: int | None = None) -> int:
+        """Return the approximate memory in bytes of a job on these files, without the memory of the program itself.
+
+        ``rows`` is the maximum number of rows in a row group, if not as in the files.
+        """
+        return max((self._groups.memory(file, rows) for file in self.files), default=0)
+
+    @property
+    def largest_file(self) -> InputFile:
+        """The file that takes the most memory."""
+        return max(self.files, key=self._groups.memory)
 
     def _part_runs(self, part: Part, plan: ReadPlan) -> Iterator[tuple[int, Iterator[Chunk]]]:
         """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
         file = self.files[part.file]
         with read_errors(file.path), file.opened() as opened:
-            parquet, descriptor = opened.parquet, opened.descriptor
             copier = None
             if plan.copy_plan is not None and file.footer is not None:
-                copy_plan = replace(
-                    plan.copy_plan, names=[name for name in plan.copy_plan.names if name not in file.recoded]
-                )
-                copier = ChunkCopier(
-                    descriptor, file.footer, copy_plan, self.read_statistics, self._options.memory_limit // 4
-                )
+                most = self._options.memory_limit // 4
+                given = opened.descriptor, file.footer, plan.copy_plan, file.recoded
+                copier = ChunkCopier(*given, self.read_statistics, most)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
-                rows = parquet.metadata.row_group(group).num_rows
-                chunks = opened.checked(self._groups.chunks(file, opened, copier, group, row, self._stored(plan)))
+                rows = opened.parquet.metadata.row_group(group).num_rows
+                chunks = opened.checked(self._groups.chunks(opened, copier, group, row, self._stored(plan)))
                 yield rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
                 row += rows
 
@@ -275,7 +286,7 @@ class ParquetSource:
             def batches(group: int) -> Iterator[pa.RecordBatch]:
                 opened.need(group, column.names, ahead=False)
                 limit = self._options.memory_limit
-                return read_batches(file, opened, group, column.names, at_once, limit, use_threads=False)
+                return read_batches(opened, group, column.names, at_once, limit, use_threads=False)
 
             for batch in itertools.chain.from_iterable(map(batches, range(opened.parquet.num_row_groups))):
                 try:
@@ -302,21 +313,6 @@ class ParquetSource:
                 if length is not None:
                     return length
         return None
-
-    def _one_row(self, file: InputFile, row: int) -> pa.RecordBatch:
-        with read_errors(file.path), file.opened() as opened:
-            for group in range(opened.parquet.num_row_groups):
-                rows = opened.parquet.metadata.row_group(group).num_rows
-                if row >= rows:
-                    row -= rows
-                    continue
-                opened.need(group, ahead=False)
-                limit, int96 = self._options.memory_limit, file.int96_columns
-                for batch in read_batches(file, opened, group, None, min(rows, 1024), limit, int96=int96):
-                    if row < batch.num_rows:
-                        return file.conform(file.with_readable_timestamps(batch.slice(row, 1)))
-                    row -= batch.num_rows
-        raise IndexError(row)
 
 
 Source = ParquetSource | StreamSource

@@ -72,13 +72,13 @@ def plan_parts(
     """
     runs = list(_runs(group_rows, row_bytes, part_bytes)) or [Part(0, len(group_rows) - 1, 0, 0, 0, 0)]
     parts: list[Part] = []
-    taken: Counter[str] = Counter()
+    n_parts: Counter[str] = Counter()
     for run, start in zip(runs, itertools.accumulate((run.rows for run in runs), initial=0), strict=False):
         if parts and limit is not None and start >= limit:
             break
         folder = folders[run.file] if folders else ""
-        name = f"{folder}/part-{taken[folder]:05d}.parquet" if folder else f"part-{taken[folder]:05d}.parquet"
-        taken[folder] += 1
+        name = f"{folder}/part-{n_parts[folder]:05d}.parquet" if folder else f"part-{n_parts[folder]:05d}.parquet"
+        n_parts[folder] += 1
         rows = run.rows if limit is None else min(run.rows, limit - start)
         parts.append(replace(run, number=len(parts), rows=rows, start=start, name=name))
     return parts

@@ -61,17 +61,30 @@ class CopyPlan:
     skips_decoding: bool
 
 
+@dataclass(frozen=True, eq=False)
 class ChunkCopier:
-    """Copies columns of one open file; ``max_bytes`` is the maximum size in bytes of chunks and pages."""
+    """Copies columns of one open file.
 
-    def __init__(
-        self, descriptor: int, footer: Footer, copy_plan: CopyPlan, read_statistics: ReadStatistics, max_bytes: int
-    ) -> None:
-        self._descriptor = descriptor
-        self._footer = footer
-        self._plan = copy_plan
-        self._read_statistics = read_statistics
-        self._max_bytes = max_bytes
+    Attributes
+    ----------
+    descriptor, footer
+        The file.
+    plan
+        What may be copied.
+    recoded
+        Columns that can't be copied.
+    read_statistics
+        Read statistics, updated while copying.
+    max_bytes
+        The maximum size in bytes of chunks and pages.
+    """
+
+    descriptor: int
+    footer: Footer
+    plan: CopyPlan
+    recoded: Collection[str]
+    read_statistics: ReadStatistics
+    max_bytes: int
 
     def copy(self, group: int, rows: int, *, whole: bool) -> CopiedColumns:
         """Return the column chunks of a row group with ``rows`` rows that can be copied, and how its rows are sorted.
@@ -79,17 +92,17 @@ class ChunkCopier:
         ``whole`` is whether all rows become one row group; if not, only the sort order is kept.
         """
         chunks: dict[str, list[EncodedChunk]] = {}
-        for name in self._plan.names:
-            column = self._footer.column(name) if whole else None
-            if column is None or not self._plan.schema.takes(column):
+        for name in self.plan.names:
+            column = self.footer.column(name) if whole and name not in self.recoded else None
+            if column is None or not self.plan.schema.takes(column):
                 continue
             try:
-                chunks[name] = copy_column(self._descriptor, self._footer, group, column, self._max_bytes)
+                chunks[name] = copy_column(self.descriptor, self.footer, group, column, self.max_bytes)
             except ChunkCopyError as error:
-                self._read_statistics.add_reason(str(error))
-        self._read_statistics.copied += len(chunks)
+                self.read_statistics.reasons[str(error)] += 1
+        self.read_statistics.copied += len(chunks)
         try:
-            sorting = sorting_of(self._footer, group, self._plan.schema)
+            sorting = sorting_of(self.footer, group, self.plan.schema)
         except ChunkCopyError:
             sorting = []
         return CopiedColumns(rows, chunks, sorting)

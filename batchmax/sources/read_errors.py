@@ -47,21 +47,21 @@ def read_errors(path: str) -> Iterator[None]:
 
 
 def _read_error(path: str, error: Exception) -> DataError | None:
-    look = f"look: ls -l {shlex.quote(path)}"
+    see = f"see: ls -l {shlex.quote(path)}"
     if isinstance(error, FileNotFoundError):
-        return DataError("the file no longer exists", where=path, remedy=look)
+        return DataError("the file no longer exists", where=path, remedy=see)
     if isinstance(error, PermissionError):
-        return DataError("permission denied", where=path, remedy=look)
+        return DataError("permission denied", where=path, remedy=see)
     if isinstance(error, OSError) and error.errno is not None:
         what = f"cannot be read: {error.strerror or error}"
-        return DataError(what, where=path, remedy=_REMEDIES.get(error.errno, look))
+        return DataError(what, where=path, remedy=_REMEDIES.get(error.errno, see))
     if not is_damage(error) and not isinstance(error, PARSER_ERRORS):
         return None
     text = "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
     if any(words in text for words in ("magic bytes", "file size is", "encrypted metadata")):
         return _without_footer(path)
     cause = "the file is damaged, or uses a feature that pyarrow does not support"
-    remedy = f"{cause if isinstance(error, pa.ArrowNotImplementedError) else DAMAGED}; look: {inspect_command(path)}"
+    remedy = f"{cause if isinstance(error, pa.ArrowNotImplementedError) else DAMAGED}; see: {inspect_command(path)}"
     return DataError(f"cannot be read: {text}", where=path, remedy=remedy)
 
 
@@ -93,10 +93,12 @@ def wrong_row_count(path: str, group: int, found: int, expected: int) -> DataErr
 def encrypted(path: str, column: str | None = None) -> DataError:
     """Return the error for an encrypted column, or an encrypted footer."""
     what = "the footer" if column is None else f"column {column!r}"
-    remedy = "decrypt the file first, with a program that has its keys"
-    if column is not None:
-        remedy += f"; or, if the column is only copied, leave it out: --exclude {shlex.quote(column)}"
-    return DataError(f"{what} is encrypted, and encrypted Parquet files are not supported", where=path, remedy=remedy)
+    return DataError(
+        f"{what} is encrypted, and encrypted Parquet files are not supported",
+        where=path,
+        remedy="decrypt the file first, with a program that has its keys",
+        column=column or "",
+    )
 
 
 def _without_footer(path: str) -> DataError:

@@ -5,15 +5,18 @@ Carried columns are copied undecoded where possible. Doesn't know which row grou
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.columns.job import Job
+from batchmax.errors import BatchmaxError
 from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, PageError, SequenceReader, ThriftError
 from batchmax.parquet.reading.raw_pages import pooled_matrix
 from batchmax.parquet.writing.column_chunk import METADATA, N_VALUES
@@ -21,18 +24,18 @@ from batchmax.sources.chunks import (
     MAX_CHUNK_BYTES,
     Chunk,
     ChunkSizes,
-    Origin,
     ReadStatistics,
     RowChunk,
+    placed,
     plan_chunk_sizes,
     regroup,
+    skipped,
 )
 from batchmax.sources.decode_budget import DecodeBudget, read_batches
 from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only
 from batchmax.sources.passthrough import ChunkCopier, ReadPlan
-from batchmax.sources.read_errors import read_errors, wrong_row_count
+from batchmax.sources.read_errors import read_errors
 from batchmax.sources.sequence_source import TokenSizes, from_columns, from_matrices, regrouped, rows_at_once
-from batchmax.sources.token_chunks import TokenChunk
 
 MATRIX_LAYOUTS = ("list", "large_list", "fixed", "tensor")
 """Layouts of logits that can be read as a matrix."""
@@ -42,9 +45,6 @@ SAMPLE_ROWS = 1024
 
 SAMPLE_BYTES = 64 << 20
 """Maximum bytes of that sample; it has fewer rows if they are larger."""
-
-UNKNOWN_ORIGIN = Origin("", 0, None)
-"""Placeholder for the origin of rows while it is unknown."""
 
 
 class GroupReader:
@@ -68,96 +68,44 @@ class GroupReader:
         self._carried_bytes: dict[str, int] = {}
 
     def chunks(
-        self, file: InputFile, opened: OpenFile, copier: ChunkCopier | None, group: int, row: int, plan: ReadPlan
+        self, opened: OpenFile, copier: ChunkCopier | None, group: int, row: int, plan: ReadPlan
     ) -> Iterator[Chunk]:
         """Yield the chunks of a row group; ``row`` is the number of its first row in the file."""
-        if file.footer is not None:
-            file.footer.row_group(group).check_ranges()
-        read = self._group_chunks if self.job.nesting is None else self._sequence_chunks
-        return read(file, opened, copier, group, row, plan)
-
-    def memory(self, file: InputFile) -> int:
-        """Return the approximate memory in bytes that any row group of a file takes."""
-        if self.job.nesting is not None:
-            return TokenSizes.of(self.job).memory(self.job, self._carried_row_bytes(file), self._n_tokens(file))
-        groups = range(file.metadata.num_row_groups)
-        return max((self._chunk_sizes(file, file.metadata.row_group(group)).memory() for group in groups), default=0)
-
-    def _group_chunks(
-        self,
-        file: InputFile,
-        opened: OpenFile,
-        copier: ChunkCopier | None,
-        group: int,
-        row: int,
-        plan: ReadPlan,
-    ) -> Iterator[RowChunk]:
-        """Yield the chunks of a row group of rows; ``row`` is the number of its first row in the file."""
+        file, kept_rows = opened.file, None
         with read_errors(file.path):
+            if file.footer is not None:
+                file.footer.row_group(group).check_ranges()
             opened.need(group, plan.columns if copier is None else [*(plan.columns or ()), *plan.copied_names])
             metadata = opened.parquet.metadata.row_group(group)
-            sizes = self._chunk_sizes(file, metadata)
-            left = metadata.num_rows
-            copied = copier.copy(group, left, whole=sizes.group_rows >= left) if copier is not None else None
+            rows, token_sizes = metadata.num_rows, TokenSizes.of(self.job)
+            if self.job.nesting is None:
+                sizes = self._chunk_sizes(file, metadata)
+                whole = rows <= sizes.group_rows
+                at_once, kept_rows = sizes.chunk_rows, sizes.group_rows
+            else:
+                tokens = self.n_values(file, group) // self.job.n_classes
+                whole = tokens <= token_sizes.group_tokens and rows <= token_sizes.group_rows
+                at_once = rows_at_once(max(1, self._carried_row_bytes(file) + 8 * tokens // max(rows, 1)))
+            copied = copier.copy(group, rows, whole=whole) if copier is not None else None
             # Copied columns aren't decoded, except in the first row group: there, decoding detects a footer that is
             # wrong about a whole column.
             rest = plan if group == 0 else self._without_copied(plan, copied)
-            batches = self._batches(file, opened, group, sizes, rest)
-            origin = Origin(file.path, row, group)
-            chunks = (replace(chunk, origin=origin, copied=copied) for chunk in batches)
-            for chunk in regroup(chunks, sizes.group_rows, sizes.chunk_rows):
-                left -= chunk.batch.num_rows
-                yield replace(chunk, origin=replace(chunk.origin, first_row=row))
-                row += chunk.batch.num_rows
-            if left:
-                rows = metadata.num_rows
-                raise wrong_row_count(file.path, group, rows - left, rows)
-
-    def _sequence_chunks(
-        self, file: InputFile, opened: OpenFile, copier: ChunkCopier | None, group: int, row: int, plan: ReadPlan
-    ) -> Iterator[TokenChunk]:
-        """Yield the chunks of a row group of sequences; ``row`` is the number of its first row in the file."""
-        with read_errors(file.path):
-            opened.need(group, plan.columns if copier is None else [*(plan.columns or ()), *plan.copied_names])
-            rows, sizes = opened.parquet.metadata.row_group(group).num_rows, TokenSizes.of(self.job)
-            tokens = self.n_values(file, group) // self.job.n_classes
-            whole = tokens <= sizes.group_tokens and rows <= sizes.group_rows
-            copied = copier.copy(group, rows, whole=whole) if copier is not None else None
-            rest = plan if group == 0 else self._without_copied(plan, copied)
-            row_bytes = max(1, self._carried_row_bytes(file) + 8 * tokens // max(rows, 1))
-            at_once = rows_at_once(row_bytes)
-            position = 0, 0
-            for chunk in regrouped(self._token_chunks(file, opened, group, rows, at_once, rest), sizes, whole=whole):
-                origin = Origin(file.path, row + position[0], group)
-                yield replace(chunk, origin=origin, copied=copied)
-                position = chunk.after(position)
-            if position != (rows, 0):
-                raise wrong_row_count(file.path, group, position[0], rows)
-
-    def _token_chunks(
-        self, file: InputFile, opened: OpenFile, group: int, rows: int, at_once: int, plan: ReadPlan
-    ) -> Iterator[TokenChunk]:
-        """Yield the chunks of a row group of sequences, with logits as matrices as far as the pages allow it."""
-        job, sizes, position = self.job, TokenSizes.of(self.job), (0, 0)
-        reader = self._matrix_reader(file, opened.descriptor, group, plan)
-        if isinstance(reader, SequenceReader):
-            others = [name for name in plan.columns or () if name not in job.logits.names]
-            batches = self._column_batches(file, opened, group, others, at_once, plan)
-            try:
-                for chunk in from_matrices(reader, batches, job, rows, sizes):
-                    yield chunk
-                    position = chunk.after(position)
-                reader.check_end()
-            except PageError as error:
-                self.read_statistics.add_reason(str(error))
+            chunks: Iterator[Any] = self._unplaced_chunks(opened, group, at_once, rest, kept_rows)
+            if self.job.nesting is None:
+                chunks = regroup(chunks, sizes.group_rows, sizes.chunk_rows)
             else:
-                self.read_statistics.as_matrices += 1
-                return
-        self.read_statistics.by_pyarrow += 1
-        row_bytes = max(1, self.n_values(file, group) // max(rows, 1) * job.logits.dtype.itemsize)
-        at_once = max(1, min(at_once, MAX_CHUNK_BYTES // row_bytes))
-        batches = self._column_batches(file, opened, group, plan.columns, at_once, plan)
-        yield from from_columns(batches, job, sizes, position)
+                chunks = regrouped(chunks, token_sizes, whole=whole)
+            yield from placed(chunks, file.path, row, group, copied, rows)
+
+    def memory(self, file: InputFile, rows: int | None = None) -> int:
+        """Return the approximate memory in bytes that any row group of a file takes, with at most ``rows`` rows.
+
+        That of sequences doesn't depend on the number of rows.
+        """
+        if self.job.nesting is not None:
+            return TokenSizes.of(self.job).memory(self.job, self._carried_row_bytes(file), self._n_tokens(file))
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        return max((self._chunk_sizes(file, group).memory(rows) for group in groups), default=0)
 
     def n_values(self, file: InputFile, group: int) -> int:
         """Return the number of values, nulls and empty lists in the logits of a row group; 0 if unknown."""
@@ -187,71 +135,63 @@ class GroupReader:
         needed |= {name.split(".")[0] for name in needed}
         return replace(plan, columns=[name for name in plan.columns if name not in copied.chunks or name in needed])
 
-    def _batches(
-        self, file: InputFile, opened: OpenFile, group: int, sizes: ChunkSizes, plan: ReadPlan
-    ) -> Iterator[RowChunk]:
-        """Yield the batches of a row group as chunks, with logits as matrices if the pages allow it."""
-        done = 0
-        reader = self._matrix_reader(file, opened.descriptor, group, plan)
-        if isinstance(reader, MatrixReader):
-            others = [name for name in plan.columns or () if name not in self.job.logits.names]
+    def _unplaced_chunks(
+        self, opened: OpenFile, group: int, at_once: int, plan: ReadPlan, kept_rows: int | None
+    ) -> Iterator[Chunk]:
+        """Yield the chunks of a row group, with logits as matrices as far as the pages allow it."""
+        job, file, position = self.job, opened.file, (0, 0)
+        n_rows = opened.parquet.metadata.row_group(group).num_rows
+        reader = self._matrix_reader(opened, group, plan)
+        if reader is not None:
+            others = [name for name in plan.columns or () if name not in job.logits.names]
+            batches = self._column_batches(opened, group, others, at_once, plan, kept_rows)
+            chunks: Iterator[Chunk]
+            if isinstance(reader, SequenceReader):
+                chunks = from_matrices(reader, batches, job, n_rows)
+            else:
+                chunks = _with_matrices(reader, batches, job)
             try:
-                for batch in self._column_batches(
-                    file, opened, group, others, sizes.chunk_rows, plan, sizes.group_rows
-                ):
-                    logits = pooled_matrix(batch.num_rows, self.job.n_classes, reader.dtype)
-                    reader.read_into(logits)
-                    if logits.dtype != self.job.logits.dtype:
-                        wider = pooled_matrix(batch.num_rows, self.job.n_classes, self.job.logits.dtype)
-                        np.copyto(wider, logits)
-                        logits = wider
-                    logits.flags.writeable = False
-                    yield RowChunk(batch, UNKNOWN_ORIGIN, logits=logits)
-                    done += 1
+                for chunk in chunks:
+                    yield chunk
+                    position = chunk.after(position)
                 reader.check_end()
             except PageError as error:
-                self.read_statistics.add_reason(str(error))
+                self.read_statistics.reasons[str(error)] += 1
             else:
                 self.read_statistics.as_matrices += 1
                 return
         self.read_statistics.by_pyarrow += 1
-        # Batches before the one that isn't a matrix are read again, but not yielded again.
-        batches = self._column_batches(file, opened, group, plan.columns, sizes.chunk_rows, plan, sizes.group_rows)
-        for batch in itertools.islice(batches, done, None):
-            yield RowChunk(batch, UNKNOWN_ORIGIN)
+        if job.nesting is not None:
+            row_bytes = max(1, self.n_values(file, group) // max(n_rows, 1) * job.logits.dtype.itemsize)
+            at_once = max(1, min(at_once, MAX_CHUNK_BYTES // row_bytes))
+        batches = self._column_batches(opened, group, plan.columns, at_once, plan, kept_rows)
+        # Rows before the page that isn't a matrix are read again, but not yielded again.
+        if job.nesting is not None:
+            yield from from_columns(batches, job, position)
+        else:
+            yield from skipped([(0, map(RowChunk, batches))], position[0])
 
-    def _matrix_reader(
-        self, file: InputFile, descriptor: int, group: int, plan: ReadPlan
-    ) -> MatrixReader | SequenceReader | None:
+    def _matrix_reader(self, opened: OpenFile, group: int, plan: ReadPlan) -> MatrixReader | SequenceReader | None:
         """Return a reader of the logits of a row group as a matrix; None if pyarrow must read the column."""
-        job = self.job
-        carried = plan.columns is None or job.logits.names[0].split(".")[0] in job.carried.names
-        if file.footer is None or carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
+        job, footer, name = self.job, opened.file.footer, self.job.logits.names[0]
+        carried = plan.columns is None or name.split(".")[0] in job.carried.names
+        if footer is None or carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
             return None
-        name = job.logits.names[0]
-        found = [
-            (number, leaf)
-            for number, leaf in enumerate(file.footer.leaves)
-            if leaf.name == name or leaf.name.startswith(f"{name}.")
-        ]
-        if len(found) != 1:
+        leaves = [number for number, leaf in enumerate(footer.leaves) if f"{leaf.name}.".startswith(f"{name}.")]
+        column = footer.column(name)
+        if len(leaves) != 1 or (job.nesting is not None and column is None):
             return None
-        number, leaf = found[0]
         try:
-            row_group = file.footer.row_group(group)
-            chunk = row_group.chunk(number)
-            most = self._limit // 8
-            shape = row_group.n_rows, job.n_classes
+            row_group = footer.row_group(group)
+            chunk = row_group.chunk(leaves[0])
+            more = row_group.n_rows, job.n_classes, plan.workers, self._limit // 8
             reader: MatrixReader | SequenceReader
-            if job.nesting is None:
-                reader = MatrixReader(descriptor, chunk, leaf, *shape, plan.workers, most)
+            if job.nesting is None or column is None:
+                reader = MatrixReader(opened.descriptor, chunk, footer.leaves[leaves[0]], *more)
             else:
-                column = file.footer.column(name)
-                if column is None:
-                    return None
-                reader = SequenceReader(descriptor, chunk, column, *shape, plan.workers, most)
+                reader = SequenceReader(opened.descriptor, chunk, column, *more)
         except (PageError, FooterError, ThriftError) as error:
-            self.read_statistics.add_reason(str(error))
+            self.read_statistics.reasons[str(error)] += 1
             return None
         if reader.dtype == job.logits.dtype or (job.nesting is None and reader.dtype == np.float32):
             return reader
@@ -259,27 +199,37 @@ class GroupReader:
 
     def _column_batches(
         self,
-        file: InputFile,
         opened: OpenFile,
         group: int,
         names: Sequence[str] | None,
         rows: int,
         plan: ReadPlan,
-        kept_rows: int | None = None,
+        kept_rows: int | None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield columns of a row group, read by pyarrow, in batches of up to ``rows`` rows."""
         batches = read_batches(
-            file,
             opened,
             group,
             names,
             rows,
             self._limit,
-            int96=file.read_as_stored(plan.int96),
+            int96=opened.file.read_as_stored(plan.int96),
             kept_rows=kept_rows,
             use_threads=names is None or len(names) > 1,  # a single column is decoded faster in this thread
         )
-        return (file.conform(batch, names) for batch in batches)
+        with self._column_errors():
+            for batch in batches:
+                yield opened.file.conform(batch, names)
+
+    @contextlib.contextmanager
+    def _column_errors(self) -> Iterator[None]:
+        """Add to the error about a column how to leave it out, if the job only copies it."""
+        try:
+            yield
+        except BatchmaxError as error:
+            if self.job.can_exclude(error.column):
+                error.remedy += f", or leave the column out: --exclude {shlex.quote(error.column)}"
+            raise
 
     def _chunk_sizes(self, file: InputFile, metadata: pq.RowGroupMetaData) -> ChunkSizes:
         stored = metadata.total_byte_size // max(metadata.num_rows, 1)
@@ -296,26 +246,39 @@ class GroupReader:
             variable = [field.name for field in stored if not _has_fixed_width(field.type)]
             n_bytes = 0
             if variable:
-                with read_errors(file.path), file.opened() as opened:
-                    batch = self._first_rows(file, opened, variable)
-                    n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
+                batch = self.first_rows(file, variable)
+                n_bytes = 0 if batch is None else 2 * batch.nbytes // max(batch.num_rows, 1)
             self._carried_bytes[file.path] = n_bytes
         return self._carried_bytes[file.path]
 
-    def _first_rows(self, file: InputFile, opened: OpenFile, names: Sequence[str]) -> pa.RecordBatch | None:
-        """Return some columns of the first rows of a file: fewer rows if these are large."""
-        for group in range(opened.parquet.num_row_groups):
-            opened.need(group, names, ahead=False)
-            rows = min(SAMPLE_ROWS, opened.parquet.metadata.row_group(group).num_rows)
-            while rows > 1:
-                if DecodeBudget(file, opened.descriptor, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
-                    break
-                rows //= 4
-            int96 = file.read_as_stored(file.int96_columns)
-            batch = next(read_batches(file, opened, group, names, max(rows, 1), self._limit, int96=int96), None)
-            if batch is not None:
-                return file.conform(batch, names)
+    def first_rows(self, file: InputFile, names: Sequence[str]) -> pa.RecordBatch | None:
+        """Return some columns of the first rows of a file, fewer rows if these are large; None without rows."""
+        int96 = file.read_as_stored(file.int96_columns)
+        with read_errors(file.path), self._column_errors(), file.opened() as opened:
+            for group in range(opened.parquet.num_row_groups):
+                opened.need(group, names, ahead=False)
+                rows = min(SAMPLE_ROWS, opened.parquet.metadata.row_group(group).num_rows)
+                while rows > 1:
+                    if DecodeBudget(file, opened.descriptor, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
+                        break
+                    rows //= 4
+                batch = next(read_batches(opened, group, names, max(rows, 1), self._limit, int96=int96), None)
+                if batch is not None:
+                    return file.conform(batch, names)
         return None
+
+
+def _with_matrices(reader: MatrixReader, batches: Iterator[pa.RecordBatch], job: Job) -> Iterator[RowChunk]:
+    """Yield the rows of batches, with their logits as matrices."""
+    for batch in batches:
+        logits = pooled_matrix(batch.num_rows, job.n_classes, reader.dtype)
+        reader.read_into(logits)
+        if logits.dtype != job.logits.dtype:
+            wider = pooled_matrix(batch.num_rows, job.n_classes, job.logits.dtype)
+            np.copyto(wider, logits)
+            logits = wider
+        logits.flags.writeable = False
+        yield RowChunk(batch, logits=logits)
 
 
 def _has_fixed_width(kind: pa.DataType) -> bool:

@@ -36,8 +36,12 @@ class FileRow:
         return f"{self.file}: row {self.row:,}"
 
 
-def rows_by_number(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterator[FileRow]:
+def rows_by_number(
+    files: Sequence[InputFile], numbers: Sequence[int], memory_limit: int | None = None
+) -> Iterator[FileRow]:
     """Yield rows in ascending order of their numbers, which count from 0 over all files.
+
+    INT96 timestamps are the 12 bytes of the file. ``memory_limit`` is None for commands without that option.
 
     Raises
     ------
@@ -50,7 +54,7 @@ def rows_by_number(files: Sequence[InputFile], numbers: Sequence[int]) -> Iterat
         wanted.setdefault(bisect_right(starts, number) - 1, []).append(number)
     for place, here in wanted.items():
         file, start = files[place], starts[place]
-        for row, batch in _rows(file, [number - start for number in here]):
+        for row, batch in _rows(file, [number - start for number in here], memory_limit):
             yield FileRow(start + row, file.path, row, batch)
 
 
@@ -69,7 +73,7 @@ def batch_rows(group: pq.RowGroupMetaData) -> int:
     return max(1, min(MAX_ROWS, rows))
 
 
-def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _rows(file: InputFile, rows: Sequence[int], memory_limit: int | None) -> Iterator[tuple[int, pa.RecordBatch]]:
     left = list(rows)
     with read_errors(file.path), file.opened() as opened:
         parquet = opened.parquet
@@ -79,7 +83,7 @@ def _rows(file: InputFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.Record
             end = first + group.num_rows
             at = first
             if left and left[0] < end:
-                for batch in whole_batches(file, opened, number, batch_rows(group)):
+                for batch in whole_batches(opened, number, batch_rows(group), memory_limit):
                     while left and left[0] < at + batch.num_rows:
                         row = left.pop(0)
                         yield row, file.conform(batch.slice(row - at, 1))

@@ -23,8 +23,8 @@ from batchmax.kernels.parquet.nested_levels import CONTINUES, NULL
 from batchmax.parquet import SequenceReader
 from batchmax.parquet.reading.raw_pages import pooled_matrix
 from batchmax.runtime.text import quantity
-from batchmax.sources.chunks import MAX_CHUNK_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, Origin
-from batchmax.sources.token_chunks import Position, TokenChunk
+from batchmax.sources.chunks import MAX_CHUNK_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, Position
+from batchmax.sources.token_chunks import TokenChunk
 
 ROWS_AT_ONCE = 1 << 12
 """Maximum number of rows whose other columns, without the logits, are read at a time."""
@@ -67,7 +67,7 @@ def rows_at_once(row_bytes: int) -> int:
 
 
 def from_matrices(
-    reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int, sizes: TokenSizes
+    reader: SequenceReader, batches: Iterator[pa.RecordBatch], job: Job, n_rows: int
 ) -> Iterator[TokenChunk]:
     """Yield the tokens of a row group, with logits as matrices, and the other columns of their rows.
 
@@ -78,10 +78,10 @@ def from_matrices(
     DataError
         The number of rows differs from the row group's, or the levels don't say where rows begin.
     """
-    other_columns = _RowBuffer(batches)
+    other_columns, chunk_tokens = _RowBuffer(batches), TokenSizes.of(job).chunk_tokens
     done = first = 0
     while done < n_rows:
-        logits = pooled_matrix(sizes.chunk_tokens, job.n_classes, job.logits.dtype)
+        logits = pooled_matrix(chunk_tokens, job.n_classes, job.logits.dtype)
         events = reader.read_into(logits)
         continues = reader.continues()
         is_token = events <= CONTINUES
@@ -105,11 +105,9 @@ def from_matrices(
         done += len(lengths) - (not ends)
 
 
-def from_columns(
-    batches: Iterator[pa.RecordBatch], job: Job, sizes: TokenSizes, position: Position
-) -> Iterator[TokenChunk]:
+def from_columns(batches: Iterator[pa.RecordBatch], job: Job, position: Position = (0, 0)) -> Iterator[TokenChunk]:
     """Yield batches of rows with their logits as chunks, starting at a position."""
-    name = job.logits.names[0]
+    name, chunk_tokens = job.logits.names[0], TokenSizes.of(job).chunk_tokens
     skip, first = position
     for batch in batches:
         if skip >= batch.num_rows:
@@ -121,7 +119,7 @@ def from_columns(
         starts, counts = extents(lists)
         # Values under a null row are skipped.
         counts = np.where(valid, counts, 0)
-        for row, place, lengths in _pieces(counts, sizes.chunk_tokens, first):
+        for row, place, lengths in _pieces(counts, chunk_tokens, first):
             end = row + len(lengths)
             begin = starts[row:end].copy()
             begin[0] += place
@@ -148,13 +146,12 @@ def regrouped(chunks: Iterable[TokenChunk], sizes: TokenSizes, *, whole: bool) -
         while rest is not None:
             if last is not None:
                 yield last
-            found = rest.tokens
-            ended = tokens + np.cumsum(found.lengths)[: found.n_ended]
-            counts = rows + 1 + np.arange(len(ended))
-            full = (
-                np.flatnonzero((ended >= sizes.group_tokens) | (counts >= sizes.group_rows)) if not whole else ended[:0]
-            )
-            if len(full) and int(full[0]) + 1 < found.n_rows:
+            run = rest.tokens
+            tokens_at_end = tokens + np.cumsum(run.lengths)[: run.n_ended]
+            row_counts = rows + 1 + np.arange(len(tokens_at_end))
+            is_full = (tokens_at_end >= sizes.group_tokens) | (row_counts >= sizes.group_rows)
+            full = np.flatnonzero(is_full & (not whole))
+            if len(full) and int(full[0]) + 1 < run.n_rows:
                 last, rest = rest.split(int(full[0]) + 1)
             else:
                 last, rest = rest, None
@@ -182,18 +179,18 @@ class _RowBuffer:
                 raise DataError("the logits column has more rows than the other columns")
             self._left.append(batch)
             have += batch.num_rows
-        taken: list[pa.RecordBatch] = []
+        pieces: list[pa.RecordBatch] = []
         wanted = n_rows
         while wanted:
             batch = self._left.popleft()
             count = min(wanted, batch.num_rows)
-            taken.append(batch.slice(0, count))
+            pieces.append(batch.slice(0, count))
             wanted -= count
             if count < batch.num_rows:
                 self._left.appendleft(batch.slice(count))
         if keep_last:
-            self._left.appendleft(taken[-1].slice(taken[-1].num_rows - 1))
-        return taken[0] if len(taken) == 1 else pa.concat_batches(taken)
+            self._left.appendleft(pieces[-1].slice(pieces[-1].num_rows - 1))
+        return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
 
 def _token_chunk(
@@ -203,15 +200,11 @@ def _token_chunk(
     labels, known = token_labels(tokens, job.nesting) if job.label is not None else (None, None)
     if labels is not None and job.label is not None:
         columns = columns | {job.label.name: labels}
-    n_tokens = int(tokens.lengths.sum())
-    schema = pa.schema([pa.field(name, array.type) for name, array in columns.items()])
-    batch = pa.RecordBatch.from_struct_array(_struct(columns, schema, n_tokens))
-    return TokenChunk(batch, Origin("", 0, None), logits=logits, tokens=tokens, statuses=known)
-
-
-def _struct(columns: dict[str, pa.Array], schema: pa.Schema, n_rows: int) -> pa.StructArray:
-    """Return columns as a struct array, which has a length even without columns."""
-    return pa.Array.from_buffers(pa.struct(list(schema)), n_rows, [None], children=list(columns.values()))
+    # A struct array has a length even without columns.
+    kind = pa.struct([pa.field(name, array.type) for name, array in columns.items()])
+    array = pa.Array.from_buffers(kind, int(tokens.lengths.sum()), [None], children=list(columns.values()))
+    batch = pa.RecordBatch.from_struct_array(array)
+    return TokenChunk(batch, logits=logits, tokens=tokens, statuses=known)
 
 
 def _pieces(counts: NDArray[np.int64], most: int, first: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:

@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array
 from batchmax.columns.sequences import Tokens
-from batchmax.sources.chunks import Chunk
+from batchmax.sources.chunks import Chunk, Position
 from batchmax.statuses import LAST_BAD
-
-Position = tuple[int, int]
-"""The number of complete rows before a position, and the number of tokens before it in the next row."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,18 +20,27 @@ from batchmax.storage.paths import file_identity
 
 
 def matching_files(pattern: str) -> list[tuple[str, str]]:
-    """Return the files that match a glob, each once, with their folders. ``**`` matches a folder and all below it.
+    """Return the files that match a glob or are below a folder that matches, each once, with their folders.
 
-    Accents match however the pattern and the names encode them.
+    ``**`` matches a folder and all below it. Accents match however the pattern and the names encode them.
     """
     first_sign = min(pattern.index(sign) for sign in "*?[" if sign in pattern)
     root = pattern[: pattern.rfind("/", 0, first_sign) + 1]
-    files: dict[str, str] = {}
+    roots: dict[str, str] = {}
+    in_folders: dict[str, None] = {}
     for spelled in dict.fromkeys([root, composed(root), composed(root, "NFD")]):
         for match in _matches(spelled, pattern[len(root) :].split("/")):
-            for file in files_below(match) if os.path.isdir(match) else [match]:  # noqa: PTH112 - keeps the spelling
-                name = file if root else file.removeprefix("./")
-                files.setdefault(name, folder_of(name, spelled.rstrip("/")))
+            is_folder = os.path.isdir(match)  # noqa: PTH112 - keeps the spelling
+            for file in _all_files(match) if is_folder else [match]:
+                roots.setdefault(file, spelled.rstrip("/"))
+                if is_folder:
+                    in_folders[file] = None
+    # Folders are checked together, because the parts of one output may be in several of them.
+    unpublished = in_folders.keys() - without_other_runs(list(in_folders), read_manifest, whole=True)
+    files: dict[str, str] = {}
+    for file in roots.keys() - unpublished:
+        name = file if root else file.removeprefix("./")
+        files.setdefault(name, folder_of(name, roots[file]))
     # Of several spellings of one file, the first is kept; different files are all kept.
     by_name: dict[str, list[str]] = {}
     for file in sorted(files, key=name_order):
@@ -43,21 +52,26 @@ def matching_files(pattern: str) -> list[tuple[str, str]]:
 
 def files_below(folder: str) -> list[str]:
     """Return the files below a folder, without hidden ones and parts that aren't published."""
-    files = [file for _, files in _tree(folder) for file in files]
-    return sorted(without_other_runs(files, read_manifest, whole=True), key=name_order)
+    return sorted(without_other_runs(_all_files(folder), read_manifest, whole=True), key=name_order)
 
 
-def glob_regex(pattern: str) -> str:
-    """Return the regular expression for a glob of URIs: ``**`` matches slashes, ``*`` and ``?`` don't."""
-    words = re.split(r"(\*\*/?|\*|\?|\[[^]]*\])", pattern)
+def glob_regex(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression for a glob of URIs: ``**`` matches slashes, ``*`` and ``?`` don't.
+
+    It also matches what is below a folder that matches, and captures that in the group ``below``.
+    """
+    if pattern.endswith("/**"):
+        pattern = pattern.removesuffix("**")
+    words = re.split(r"(\*\*/?|\*|\?|\[[^]]*\])", pattern.rstrip("/"))
     known = {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
+    expression = "".join(
         known.get(word)
         or (
             f"[{'^' if word[1:2] == '!' else ''}{word[1:-1].removeprefix('!')}]" if word[:1] == "[" else re.escape(word)
         )
         for word in words
     )
+    return re.compile(f"{expression}(?P<below>/.*){'' if pattern.endswith('/') else '?'}", re.DOTALL)
 
 
 def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
@@ -91,6 +105,11 @@ def _matches_at(path: str, others: Sequence[str]) -> Iterator[str]:
         yield from _matches(f"{path}/", others)
     elif os.path.lexists(path):
         yield path
+
+
+def _all_files(folder: str) -> list[str]:
+    """Return the files below a folder, without hidden ones except manifests."""
+    return [file for _, files in _tree(folder) for file in files]
 
 
 def _names(folder: str) -> list[str]:
@@ -135,5 +154,5 @@ def _listing(folder: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = str(error.filename or folder)
-        remedy = f"look: ls -la {shlex.quote(where)}"
+        remedy = f"see: ls -la {shlex.quote(where)}"
         raise DataError(f"the folder cannot be listed: {error.strerror}", where=where, remedy=remedy) from error

@@ -51,13 +51,13 @@ class Partitions:
         return frozenset(field.name for field in self.fields)
 
 
-def partitions_of(folders: Sequence[str], taken: Sequence[str]) -> Partitions:
+def partitions_of(folders: Sequence[str], existing: Sequence[str]) -> Partitions:
     """Return the columns from folders such as ``date=2026-11-20/hour=3``, given one folder for each file.
 
-    A key that a file lacks is null there. Columns in ``taken`` are left out, because the files already have them.
+    A key that a file lacks is null there. Columns in ``existing`` are left out, because the files already have them.
     """
     found = [dict(_pair(segment) for segment in folder.split("/") if "=" in segment) for folder in folders]
-    keys = [key for key in dict.fromkeys(key for one in found for key in one) if key not in taken]
+    keys = [key for key in dict.fromkeys(key for one in found for key in one) if key not in existing]
     columns = [_typed([one.get(key) for one in found]) for key in keys]
     fields = tuple(pa.field(key, kind) for key, (kind, _) in zip(keys, columns, strict=True))
     return Partitions(fields, tuple(zip(*(values for _, values in columns), strict=True)) if columns else ())

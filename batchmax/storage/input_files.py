@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchmax.errors import DataError, InputTypeError, UsageError
+from batchmax.storage.file_names import name_order
 from batchmax.storage.globs import files_below, glob_regex, matching_files
 from batchmax.storage.hive import folder_of
 from batchmax.storage.manifest import read_manifest, without_other_runs
@@ -115,7 +115,7 @@ def _local_files(text: str) -> list[tuple[str, str]]:
     if path.is_dir():
         files = files_below(text)
         if not files:
-            raise DataError("the folder has no Parquet files", where=text, remedy=f"look: ls -a {shlex.quote(text)}")
+            raise DataError("the folder has no Parquet files", where=text, remedy=f"see: ls -a {shlex.quote(text)}")
         return [(file, folder_of(file, text)) for file in files]
     if os.path.lexists(text):
         return [(text, "")]
@@ -125,7 +125,7 @@ def _local_files(text: str) -> list[tuple[str, str]]:
         if matching:
             return matching
         what = "no files match this pattern"
-    remedy = f"look: ls {shlex.quote(str(_nearest_folder(path)))}"
+    remedy = f"see: ls {shlex.quote(str(_nearest_folder(path)))}"
     raise DataError(what, where=text, remedy=remedy)
 
 
@@ -139,18 +139,21 @@ def _stored_files(uri: str, storage: Sequence[str], tables: TableSearch) -> list
             return [(uri, "")]
         root, pattern = store.uri, None
     else:
-        root, pattern = uri[: min(magic)].rpartition("/")[0], re.compile(glob_regex(uri), re.DOTALL)
-    below = store.at(root).list_below()
-    sizes = {one.uri: one.size for one in below}
-    names = without_other_runs(
-        list(sizes), lambda name: read_manifest(store.at(name).read(0, sizes[name])), whole=pattern is None
-    )
-    files = [
-        name
-        for name in names
-        if not any(part.startswith(("_", ".")) for part in name[len(root) :].split("/"))
-        and (pattern is None or pattern.fullmatch(name))
-    ]
+        root, pattern = uri[: min(magic)].rpartition("/")[0], glob_regex(uri)
+    sizes = {one.uri: one.size for one in store.at(root).list_below()}
+
+    def published(names: Sequence[str], *, whole: bool) -> list[str]:
+        return without_other_runs(names, lambda name: read_manifest(store.at(name).read(0, sizes[name])), whole=whole)
+
+    if pattern is None:
+        names = published(list(sizes), whole=True)
+    else:
+        matches = {name: match for name in sizes if (match := pattern.fullmatch(name))}
+        in_folders = [name for name, match in matches.items() if match["below"]]
+        named = matches.keys() - in_folders
+        names = [name for name in published(list(sizes), whole=False) if name in named]
+        names = sorted([*names, *published(in_folders, whole=True)], key=name_order)
+    files = [name for name in names if not any(part.startswith(("_", ".")) for part in name[len(root) :].split("/"))]
     if not files:
         what = "no files match this pattern" if pattern else "no such object or folder"
         raise DataError(what, where=uri, remedy="check the URI")

@@ -220,7 +220,7 @@ def store_of(uri: str, options: Sequence[str] = ()) -> Store:
         names = ", ".join(one.partition("=")[0] for one in given) or "none given"
         what = f"invalid options of {parts.scheme}:// ({names}): {type(error).__name__}"
         raise UsageError(what, where="--storage-option", remedy="see the documentation of its file system") from error
-    return Store(system, _path_of(uri), uri.rstrip("/"), _root(uri))
+    return Store(system, _path_of(uri), uri.rstrip("/"), f"{parts.scheme}://")
 
 
 @cache
@@ -266,10 +266,6 @@ def _path_of(uri: str) -> str:
     parts = urlsplit(uri)
     rest = uri[len(parts.scheme) + 3 :]
     return rest.rstrip("/") if parts.scheme in {"s3", "gs"} else unquote(rest).rstrip("/")
-
-
-def _root(uri: str) -> str:
-    return f"{urlsplit(uri).scheme}://"
 
 
 def read_exactly(stream: pa.NativeFile, start: int, size: int) -> bytes:

@@ -76,13 +76,13 @@ class TableSearch:
                 one = one.rpartition("/")[0]
         unknown = [one for one in folders if one not in known and one not in self._formats]
         with ThreadPoolExecutor(REQUESTS, "markers") as pool:
-            asked = dict(zip(unknown, pool.map(lambda one: _stored_markers(store.at(one)), unknown), strict=True))
+            requested = dict(zip(unknown, pool.map(lambda one: _stored_markers(store.at(one)), unknown), strict=True))
 
         def names(folder: str) -> Iterable[str]:
             return known[folder] if folder in known else _stored_names(store.at(folder))
 
         for folder in folders:
-            self._refuse(folder, given, lambda one: known[one] if one in known else asked.get(one, ()), names)
+            self._refuse(folder, given, lambda one: known[one] if one in known else requested.get(one, ()), names)
 
     def _refuse(
         self, folder: str, given: str, markers: Callable[[str], Iterable[str]], names: Callable[[str], Iterable[str]]

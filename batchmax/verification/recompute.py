@@ -28,7 +28,7 @@ from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.row_lookup import rows_by_number
-from batchmax.sources.sequence_source import TokenSizes, from_columns
+from batchmax.sources.sequence_source import from_columns
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_BAD, STATUS_NAMES, Status
 from batchmax.verification.column_reader import RowValues, last_without
@@ -217,7 +217,7 @@ class Recomputation:
         """Check the columns for a whole row; return the values of some of its tokens, and those they must have."""
         view, tally = self._checks.tokens, SequenceTally(shift=self._shift)
         assert view is not None  # noqa: S101 - only called for sequences
-        chunks = list(from_columns(iter([input_row]), self._job, TokenSizes.of(self._job), (0, 0)))
+        chunks = list(from_columns(iter([input_row]), self._job))
         given = view.flatten(output_row)
         count = sum(chunk.batch.num_rows for chunk in chunks)
         if given.num_rows != count:

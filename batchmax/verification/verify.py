@@ -230,7 +230,7 @@ def _check_rows(file: InputFile, opened: OpenFile, group: int, first: int, check
     """Decode a row group, check its rows, and return their number."""
     metadata = opened.parquet.metadata.row_group(group)
     rows = 0
-    for batch in whole_batches(file, opened, group, batch_rows(metadata)):
+    for batch in whole_batches(opened, group, batch_rows(metadata)):
         try:
             checks.add(batch)
         except WrongRowError as error:

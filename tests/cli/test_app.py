@@ -263,6 +263,12 @@ def test_every_failure_has_its_exit_code_and_one_line(run, failing, error, code,
     assert run("score", "a", "-o", "b") == (code, "", f"batchmax: error: {line}\n")
 
 
+def test_no_remedy_is_an_option_that_the_command_lacks():
+    """Commands without ``--memory-limit`` don't suggest it."""
+    assert "--memory-limit" in explain(MemoryError(), command="score").remedy
+    assert explain(MemoryError(), command="verify").remedy == "use a machine with more memory"
+
+
 @pytest.mark.parametrize(("error", "code", "line"), FAILURES, ids=lambda value: type(value).__name__)
 def test_every_failure_is_one_line_of_json(run, failing, error, code, line):
     """With ``--json``, stdout has exactly one line for any exception."""

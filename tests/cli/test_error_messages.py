@@ -176,10 +176,10 @@ CASES = {
         "text.parquet: row 1 (row group 0): label 'dog' is not a class name; did you mean 'dogs'?; "
         "to see the row: batchmax show text.parquet --row 1 --classes cat,cow,dogs,ant; " + BAD_LOGITS,
     ),
-    "a missing file": (["nothing.parquet"], 1, "nothing.parquet: no such file or folder; look: ls ."),
-    "a missing folder": (["far/x.parquet"], 1, "far/x.parquet: no such file or folder; look: ls ."),
-    "a glob for nothing": (["sub/*.pq"], 1, "sub/*.pq: no files match this pattern; look: ls sub"),
-    "an empty folder": (["empty"], 1, "empty: the folder has no Parquet files; look: ls -a empty"),
+    "a missing file": (["nothing.parquet"], 1, "nothing.parquet: no such file or folder; see: ls ."),
+    "a missing folder": (["far/x.parquet"], 1, "far/x.parquet: no such file or folder; see: ls ."),
+    "a glob for nothing": (["sub/*.pq"], 1, "sub/*.pq: no files match this pattern; see: ls sub"),
+    "an empty folder": (["empty"], 1, "empty: the folder has no Parquet files; see: ls -a empty"),
     "an existing output": (
         ["x.parquet", "-o", "old.parquet"],
         1,

@@ -84,7 +84,7 @@ PLACES = [
     ("batchmax.verification.invariants.RowChecks.add", VERIFY),
     ("batchmax.columns.scored_input.json_list", ("evaluate", "scored.parquet")),
     ("batchmax.columns.find_logits.as_written", ("evaluate", "scored.parquet")),
-    ("batchmax.sources.inspection.facts._columns", INSPECT),
+    ("batchmax.sources.inspection.facts._leaves", INSPECT),
     ("batchmax.parquet.footer.Footer.read", INSPECT),
     ("batchmax.sources.row_lookup.batch_rows", VERIFY),
     ("batchmax.evaluation.comparison.join_keys.read_errors", ("compare", "in.parquet", "in.parquet", "--key", "id")),

@@ -262,13 +262,27 @@ def test_an_encrypted_footer(encrypted, capsys):
 def test_an_encrypted_column(encrypted, capsys):
     """A job that reads an encrypted column fails with its name; other jobs and inspect work."""
     encrypted("in.parquet", ["id"])
-    with pytest.raises(DataError, match=r"^in\.parquet: column 'id' is encrypted.*or, if .*--exclude id$"):
+    with pytest.raises(DataError, match=r"^in\.parquet: column 'id' is encrypted.*leave the column out: --exclude id$"):
         batchmax.score("in.parquet", "out.parquet")
     batchmax.score("in.parquet", "out.parquet", exclude="id")
     assert_allclose(np.array(pq.read_table("out.parquet")["probs"].to_pylist()), PROBS, rtol=1e-15)
     assert batchmax.evaluate("in.parquet").n_rows == 2
+    with pytest.raises(DataError, match=r"with a program that has its keys$"):
+        batchmax.evaluate("in.parquet", by="id")
     assert main(["inspect", "in.parquet"]) == 0
-    assert "id      int64" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "id      int64" in shown
+    assert "batchmax score in.parquet -o scored.parquet --exclude id" in shown
+    encrypted("in.parquet", ["label"])
+    assert main(["inspect", "in.parquet", "--json"]) == 0
+    command = json.loads(capsys.readouterr().out)["command"]
+    assert command == "batchmax score in.parquet -o scored.parquet --label none --exclude label"
+    assert main([*command.split()[1:], "-q"]) == 0
+    encrypted("in.parquet", ["logits.list.element"])
+    assert main(["inspect", "in.parquet", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["command"] is None
+    assert "column 'logits' is encrypted" in facts["problem"]
     for columns in (["logits.list.element"], ["label"]):
         encrypted("in.parquet", columns)
         with pytest.raises(DataError, match=rf"^in\.parquet: column '{columns[0].split('.')[0]}' is encrypted"):

@@ -364,6 +364,48 @@ def test_every_suggested_command_runs_and_is_right(kind, tmp_path, capsys, monke
         assert found["mean_loss"] == pytest.approx(expected.mean(), rel=1e-6)
 
 
+NAN = float("nan")
+MULTI_HOT = [[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]]
+NULLS = ["--on-bad-row", "null"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"label": MULTI_HOT}, ["--activation", "sigmoid"]),
+        ({"label": [[0.5, 0.5], [0.0, 1.0], [1.0, 0.0]]}, []),
+        ({"label": [[5.0, 0.5], [0.0, 1.0], [1.0, 0.0]]}, NULLS),
+        ({"label": [0, 1, None]}, []),
+        ({"logits": [[0.0, 1.0], [0.0, NAN], [1.0, 1.0]]}, NULLS),
+        ({"logits": [None, [0.0, 1.0], [1.0, 1.0]]}, NULLS),
+        ({"logits": [[0.0, 1.0], [0.0], [1.0, 1.0]]}, NULLS),
+        ({"logits": [None, [0.0, 1.0], [1.0, 1.0]], "label": MULTI_HOT}, ["--activation", "sigmoid", *NULLS]),
+        ({"logits": [[[0.0, 1.0]], None, [[1.0, NAN]]], "label": [[0], [1], [0]]}, NULLS),
+        ({"label": [1, 2, 2]}, ["--classes", "1,2"]),
+    ],
+)
+def test_commands_for_the_first_rows(columns, words, tmp_path, capsys, monkeypatch):
+    """The suggested command has options for rows near the start of a file that would stop it, and runs."""
+    monkeypatch.chdir(tmp_path)
+    given = {"logits": [[0.0, 1.0]] * 3, "label": [0, 1, 0]} | columns
+    pq.write_table(pa.table(given), "x.parquet", write_statistics=False)
+    assert main(["inspect", "x.parquet", "--json"]) == 0
+    command = shlex.split(json.loads(capsys.readouterr().out)["command"])
+    assert command == ["batchmax", "score", "x.parquet", "-o", "scored.parquet", *words]
+    assert main(command[1:]) == 0
+
+
+def test_the_command_for_bad_rows_of_an_output(tmp_path, capsys, monkeypatch):
+    """``evaluate`` is suggested with an option for the rows of a scored file that have no results."""
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"logits": [[0.0, 1.0], [0.0, NAN]], "label": [0, 1]}), "x.parquet")
+    batchmax.score("x.parquet", "scored.parquet", on_bad_row="null")
+    assert main(["inspect", "scored.parquet", "--json"]) == 0
+    command = shlex.split(json.loads(capsys.readouterr().out)["command"])
+    assert command == ["batchmax", "evaluate", "scored.parquet", *NULLS]
+    assert main(command[1:]) == 0
+
+
 @pytest.mark.parametrize(
     ("columns", "what"),
     [

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchmax.cli.app import main
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.cores import usable_cores
 from tests.support.paths import ROOT
@@ -130,3 +134,34 @@ def test_the_measure_of_memory_measures():
     code = f"x = b'1' * (300 * 2**20)\n{PEAK}\nprint(peak)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert 300 * MIB <= int(done.stdout) < 400 * MIB < len(ours)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", "in put.parquet", "-o", "out.parquet"),
+        ("evaluate", "in put.parquet"),
+        ("show", "in put.parquet", "--worst", "2"),
+        ("compare", "in put.parquet", "in put.parquet"),
+        ("report", "in put.parquet", "-o", "out.html"),
+    ],
+)
+def test_the_remedy_for_a_limit_helps(tmp_path, monkeypatch, capsys, words):
+    """An error about the memory limit suggests row groups that fit: an option, or a command that writes them."""
+    monkeypatch.chdir(tmp_path)
+    logits = np.random.default_rng(0).normal(size=64 * 50_000).astype(np.float32)
+    table = pa.table({"logits": pa.FixedSizeListArray.from_arrays(logits, 50_000), "label": [0] * 64})
+    pq.write_table(table, "in put.parquet")
+    limit = ("-q", "--memory-limit", "300MiB")
+    # compare also checks both inputs together.
+    for _ in range(2 if words[0] == "compare" else 1):
+        assert main([*words, *limit]) == 2
+        remedy = capsys.readouterr().err.strip().partition("; ")[2]
+        assert re.match(r"allow at least \d+MiB, or ", remedy)
+        if words[0] == "score":
+            words = (*words, *remedy.partition("row groups smaller: ")[2].split())
+        else:
+            command = shlex.split(remedy.partition("smaller: batchmax ")[2])
+            assert main([*command, *limit]) == 0
+            Path("smaller.parquet").replace("in put.parquet")
+    assert main([*words, *limit]) == 0

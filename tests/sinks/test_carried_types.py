@@ -106,7 +106,7 @@ def test_timestamp_out_of_range_is_an_error_if_decoded(files, tmp_path):
     """
     path = files("1.0 with statistics")
     with pytest.raises(
-        DataError, match=r"column 'int96': the timestamp 9999-12-31T00:00:00 is out of the range of timestamp"
+        DataError, match=r"column 'int96': the timestamp 9999-12-31T00:00:00 is out of the range .*: --exclude int96$"
     ):
         batchmax.scan(path).read_all()
     names = ",".join(name for name in CARRIED if "int96" in name)
@@ -116,6 +116,11 @@ def test_timestamp_out_of_range_is_an_error_if_decoded(files, tmp_path):
     write_input(tmp_path / "few.parquet", few)
     found = batchmax.scan(tmp_path / "few.parquet").read_all()["int96"]
     assert found.cast(pa.int64()).to_pylist() == [5, None, 86_400_000_000_000]
+    late = pa.table({"int96": pa.array([int96(2_932_896)], pa.binary(12)), "label": [0]})
+    write_input(tmp_path / "late.parquet", late.append_column("logits", lists(np.zeros((1, 2), np.float32))))
+    # evaluate has no --exclude.
+    with pytest.raises(DataError, match=r"column 'int96': the timestamp 9999-.*; write the column in microseconds$"):
+        batchmax.evaluate(tmp_path / "late.parquet", by="int96")
 
 
 def test_int96_and_other_timestamps_in_one_output(tmp_path):

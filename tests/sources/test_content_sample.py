@@ -73,6 +73,21 @@ def test_every_column_is_sampled(tmp_path, changed, groups):
     assert one.sample_digest == again.sample_digest
 
 
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 8), pa.large_list(pa.float32())])
+def test_the_first_row_of_lists_is_sampled(tmp_path, kind):
+    """The levels of a page, which come before its values, aren't mistaken for the first values."""
+    logits = np.random.default_rng(0).normal(size=(20_000, 8)).astype(np.float32)
+    digests = []
+    for name, row in (("a", None), ("b", 0), ("c", -1)):
+        rows = logits.copy()
+        if row is not None:
+            rows[row] += 1
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"logits": pa.array(list(rows), kind)}), path, **PLAIN)
+        digests.append(open_file(str(path)).sample_digest)
+    assert len(set(digests)) == 3
+
+
 def test_the_sample_is_small(tmp_path):
     """With any number of row groups and columns, the sample is a bounded number of short ranges within the file."""
     random = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from batchmax.columns.type_union import common_type, common_type_of, read_as
-from batchmax.errors import DataError, UsageError
+from batchmax.errors import UsageError
 from batchmax.sources.schemas.file_columns import file_columns_of, merge_schemas
 
 D = decimal.Decimal
@@ -241,12 +241,17 @@ def test_several_types_in_any_order():
 
 
 def test_a_time_that_a_finer_unit_cannot_express():
-    """A time that overflows the finer unit is an error that names the file and the column."""
+    """A time that overflows the finer unit is an error that names the files and the types."""
     own = pa.schema({"at": pa.timestamp("us")})
     columns = file_columns_of(pa.schema({"at": pa.timestamp("ns")}), own)
     batch = pa.record_batch({"at": pa.array([253402214400000000], pa.timestamp("us"))})
-    with pytest.raises(DataError, match=r"^b: column 'at' \(timestamp\[us\]\) has a value that timestamp\[ns\]"):
+    with pytest.raises(UsageError, match=r"^b: column 'at' is timestamp\[us\], but timestamp\[ns\] in other files"):
         columns.conform(batch, "b")
+    kinds = [pa.schema({"at": pa.timestamp(unit)}) for unit in ("us", "ms", "ns")]
+    for columns, path in zip(merge_schemas(["us", "ms", "ns"], kinds).files[:2], ("us", "ms"), strict=True):
+        array = pa.array([253402214400], pa.timestamp("s")).cast(pa.timestamp(path))
+        with pytest.raises(UsageError, match=rf"^{path}: column 'at' is .*\[{path}\], but timestamp\[ns\] in ns, and"):
+            columns.conform(pa.record_batch({"at": array}), path)
 
 
 # Schemas

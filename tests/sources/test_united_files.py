@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 
 import batchmax
 from batchmax.cli.app import main
-from batchmax.errors import DataError, UsageError
+from batchmax.errors import UsageError
 from batchmax.jobs.plan import Plan, run_part
 from batchmax.options.score_options import score_options
 from batchmax.sinks.commit.staging import PartFolder
@@ -407,13 +407,17 @@ def test_wide_logits_of_several_types(tmp_path, monkeypatch, logits):
 
 
 def test_a_time_that_does_not_fit(tmp_path, monkeypatch):
-    """A year that nanoseconds can't represent is an error that names the file, and nothing is written."""
+    """A year that nanoseconds can't represent is an error that names both files, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     for file, kind, value in (("a", "ns", 0), ("b", "us", 253402214400000000)):
         columns = {"logits": [[0.0, 1.0]], "label": [0], "at": pa.array([value], pa.timestamp(kind))}
         pq.write_table(pa.table(columns), f"{file}.parquet")
-    with pytest.raises(DataError, match=r"^b\.parquet: column 'at' \(timestamp\[us\]\) has a value"):
+    what = r"^b\.parquet: column 'at' is timestamp\[us\], but timestamp\[ns\] in a\.parquet, "
+    with pytest.raises(UsageError, match=what + r".*, or leave the column out: --exclude at$"):
         batchmax.score(["a.parquet", "b.parquet"], "out.parquet")
+    # evaluate has no --exclude.
+    with pytest.raises(UsageError, match=what + r".*; write it with one type, or score the files one by one$"):
+        batchmax.evaluate(["a.parquet", "b.parquet"], by="at")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "b.parquet"]
 
 

@@ -85,6 +85,13 @@ def test_what_a_uri_names(proxy):
         "s3://bucket/in/day=1/c.parquet",
     ]
     assert find_files(["s3://bucket/in/a.parquet"]) == ["s3://bucket/in/a.parquet"]
+    # A folder that matches is read, as in a file system.
+    assert find_files(["s3://bucket/i*"]) == [
+        *("s3://bucket/in-other/d.parquet", "s3://bucket/in/a.parquet", "s3://bucket/in/b.parquet"),
+        "s3://bucket/in/day=1/c.parquet",
+    ]
+    assert find_files(["s3://bucket/in/d*"]) == find_files(["s3://bucket/in/*/"]) == ["s3://bucket/in/day=1/c.parquet"]
+    assert find_files(["s3://bucket/in/**"]) == find_files(["s3://bucket/in"])
     for nothing in ("s3://bucket/none", "s3://bucket/no*", "s3://nobucket/x"):
         with pytest.raises(DataError, match=r"no such object|no files match"):
             find_files([nothing])

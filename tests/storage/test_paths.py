@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import batchmax
 from batchmax.errors import DataError, OutputError, UsageError
 from batchmax.storage.files import hidden_sibling, open_exclusively
 from batchmax.storage.input_files import find_files
@@ -82,6 +85,17 @@ def test_globs(tree):
     assert find_files([tree / "d" / "a.parquet"]) == [str(tree / "d" / "a.parquet")]
 
 
+@pytest.mark.parametrize("given", ["out", "ou*", "out/*", "out/**", "out/*/*"])
+def test_globs_of_an_output_with_folders(tmp_path, monkeypatch, given):
+    """A glob that matches the folders of an output reads it, although its manifest is in only one of them."""
+    monkeypatch.chdir(tmp_path)
+    for day in ("day=1", "day=2"):
+        (tmp_path / "in" / day).mkdir(parents=True)
+        pq.write_table(pa.table({"logits": [[1.0, 2.0]]}), tmp_path / "in" / day / "a.parquet")
+    batchmax.score("in", "out")
+    assert find_files([given]) == ["out/day=1/part-00000.parquet", "out/day=2/part-00000.parquet"]
+
+
 @pytest.mark.parametrize("given", ["nothing.parquet", "d/*.csv", "d/_*.parquet", "**/*.csv", "far/away/x"])
 @pytest.mark.usefixtures("tree")
 def test_what_is_not_there(given):
@@ -89,7 +103,7 @@ def test_what_is_not_there(given):
     with pytest.raises(DataError) as caught:
         find_files(["d", given])
     assert caught.value.where == given
-    folder = caught.value.remedy.removeprefix("look: ls ")
+    folder = caught.value.remedy.removeprefix("see: ls ")
     assert Path(folder).is_dir()
 
 
@@ -97,7 +111,7 @@ def test_a_folder_without_files(tree):
     """A folder with only hidden files is empty, and the remedy shows how to list them."""
     (tree / "my own").mkdir()
     (tree / "my own" / "_x.parquet").touch()
-    with pytest.raises(DataError, match=r"look: ls -a 'my own'$"):
+    with pytest.raises(DataError, match=r"see: ls -a 'my own'$"):
         find_files(["my own"])
 
 
@@ -128,7 +142,7 @@ def test_a_folder_that_cannot_be_listed(monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", locked)
-    with pytest.raises(DataError, match=r"^d/sub: the folder cannot be listed: Permission denied; look: ls -la d/sub$"):
+    with pytest.raises(DataError, match=r"^d/sub: the folder cannot be listed: Permission denied; see: ls -la d/sub$"):
         find_files(["d"])
 
 

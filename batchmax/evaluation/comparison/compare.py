@@ -7,7 +7,6 @@ for both models. ``row_pairing`` finds the pairs, ``pair_metrics`` accumulates t
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import time
 from collections.abc import Collection, Iterator
@@ -32,9 +31,9 @@ from batchmax.jobs.threads import use_threads
 from batchmax.options.input_options import InputKind, InputOptions
 from batchmax.options.parsing import check_at_least, check_type, refuse
 from batchmax.options.score_options import resolve_options
-from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.text import quantity
+from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_source import Source
 from batchmax.sources.row_lookup import place_of
 
@@ -250,14 +249,7 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
                 where="--key",
                 remedy="write it with the same type in both inputs, or name another column",
             )
-    needed = PROGRAM_BYTES + int((a.memory_needed() + b.memory_needed()) * READING_SHARE)
-    limit = a.job.options.memory_limit
-    if needed > limit:
-        raise UsageError(
-            f"reading both takes about {needed / 2**20:,.0f} MiB, and the limit is {limit / 2**20:,.0f} MiB",
-            where="--memory-limit",
-            remedy=f"give at least {math.ceil(needed / 2**20)}MiB",
-        )
+    check_memory(a, b, what="reading both takes", share=READING_SHARE)
 
 
 def _check_lengths(pairs: SequencePairs, result: Comparison, a: Source, b: Source) -> None:

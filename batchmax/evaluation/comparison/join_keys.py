@@ -198,7 +198,7 @@ def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_li
                 if left is not None and left <= 0:
                     return
                 opened.need(group, [name])
-                for batch in read_batches(file, opened, group, [name], ROWS_READ, memory_limit):
+                for batch in read_batches(opened, group, [name], ROWS_READ, memory_limit):
                     array = plain_array(column_array(file.conform(batch, [name]), name))[:left]
                     if len(array):
                         yield array

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchmax.columns.arrow import column_types
 from batchmax.storage.paths import is_uri, local_path
 
 MAX_FOLDERS = 8
@@ -42,8 +43,7 @@ def column_names(given: str) -> list[str]:
         keys += [key] if equals else []
     with pa.OSFile(str(file)) as stream:
         schema = pq.read_schema(stream)
-    found = [name for field in schema for name in _dotted(field.name, field.type)]
-    return list(dict.fromkeys([*found, *keys]))
+    return list(dict.fromkeys([*column_types(schema), *keys]))
 
 
 def _first_file(path: Path) -> Path | None:
@@ -56,9 +56,3 @@ def _first_file(path: Path) -> Path | None:
             return None
         path = min(shown)
     return None
-
-
-def _dotted(name: str, kind: pa.DataType) -> list[str]:
-    if not pa.types.is_struct(kind):
-        return [name]
-    return [name, *(inner for field in kind for inner in _dotted(f"{name}.{field.name}", field.type))]

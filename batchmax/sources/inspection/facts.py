@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +35,17 @@ Facts = dict[str, Any]
 """Facts about a file by name, serializable as JSON."""
 
 
+class _Leaf(NamedTuple):
+    """A leaf column of a file. ``is_field`` is whether it is in a struct, and not a column with a dot in its name."""
+
+    name: str
+    path: str
+    is_field: bool
+    type: str
+    levels: str
+    chunks: list[Struct]
+
+
 def inspect_files(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
     """Return the facts about one or more files together, serializable as JSON.
 
@@ -53,15 +64,16 @@ def inspect_files(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
     job, problem = suggestion.job, suggestion.problem
     files = [_facts_of(path, options.storage_options, problem) for path in paths]
     groups = [group for file in files for group in file["row_groups"]]
+    columns = _columns([leaf for file in files for leaf in file["leaves"]])
     facts: Facts = {
         "file": ", ".join(inputs),
         "files": paths,
-        "bytes": sum(file["bytes"] for file in files),
+        "bytes": sum(column["bytes"] for column in columns),
         "n_rows": sum(file["n_rows"] for file in files),
         "created_by": ", ".join(_each_once(file["created_by"] for file in files)) or None,
         "format_version": ", ".join(_each_once(file["format_version"] for file in files)),
         "row_groups": _row_groups(groups),
-        "columns": _merged([file["columns"] for file in files]),
+        "columns": columns,
         "metadata_keys": _each_once(key for file in files for key in file["metadata_keys"]),
         "unified": list(suggestion.unified),
         "logits": None,
@@ -102,51 +114,21 @@ def _facts_of(path: str, storage: Sequence[str], problem: BatchmaxError | None) 
         if any(footer.num_columns != len(group) for group in chunks):
             raise problem or _unreadable(path)
         tops = [number for number, column in enumerate(stored.columns) for _ in column.leaves]
-        columns = _columns(footer, footer.schema.to_arrow_schema(), chunks, tops)
+        leaves = _leaves(footer, footer.schema.to_arrow_schema(), chunks, tops)
     except (*PARSING, FooterError, ThriftError, UnicodeDecodeError) as error:  # the last: a name isn't UTF-8
         raise problem or _unreadable(path) from error
     return {
-        "bytes": sum(column["bytes"] for column in columns),
         "n_rows": footer.num_rows,
         "created_by": _created_by(footer),
         "format_version": footer.format_version,
         "row_groups": [footer.row_group(position) for position in range(footer.num_row_groups)],
-        "columns": columns,
+        "leaves": leaves,
         "metadata_keys": [key.decode("utf-8", "backslashreplace") for key in footer.metadata or {}],
     }
 
 
 def _each_once(texts: Iterable[str | None]) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text))
-
-
-def _merged(files: Sequence[Sequence[Facts]]) -> list[Facts]:
-    """Return the columns of several files merged, in the order of their first occurrence."""
-    found: dict[tuple[str, str, bool], list[Facts]] = {}
-    for columns in files:
-        for column in columns:
-            is_struct = column["type"].startswith("struct")  # a field of a struct, not a column with a dot in its name
-            found.setdefault((column["name"], column["path"], is_struct), []).append(column)
-    merged = []
-    for same in found.values():
-        compressed, uncompressed = sum(one["bytes"] for one in same), sum(one["unpacked_bytes"] for one in same)
-        nulls = [one["nulls"] for one in same]
-        merged.append(
-            {
-                **same[0],
-                "type": ", ".join(_each_once(one["type"] for one in same)),
-                "bytes": compressed,
-                "unpacked_bytes": uncompressed,
-                "ratio": uncompressed / compressed if compressed else None,
-                "codecs": sorted({codec for one in same for codec in one["codecs"]}),
-                "encodings": sorted({encoding for one in same for encoding in one["encodings"]}),
-                "has_dictionary": any(one["has_dictionary"] for one in same),
-                "has_page_index": any(one["has_page_index"] for one in same),
-                "levels": ", ".join(_each_once(one["levels"] for one in same)),
-                "nulls": None if None in nulls else sum(nulls),
-            }
-        )
-    return merged
 
 
 def _created_by(footer: pq.FileMetaData) -> str | None:
@@ -170,33 +152,53 @@ def _row_groups(groups: Sequence[pq.RowGroupMetaData]) -> Facts:
     }
 
 
-def _columns(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struct]], tops: list[int]) -> list[Facts]:
-    """Return the facts about each leaf column, summed over the row groups."""
+def _leaves(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struct]], tops: list[int]) -> list[_Leaf]:
+    """Return the leaf columns of a file; ``tops`` has the number of the column that each leaf is in."""
+    leaves = []
+    for position, own in enumerate(tops):
+        leaf = footer.schema.column(position)
+        # The path up to a dot isn't the name of the column: names may contain dots.
+        kind = schema.field(own).type if own < len(schema) else None
+        is_whole = kind is not None and not pa.types.is_struct(kind)
+        leaves.append(
+            _Leaf(
+                name=schema.names[own] if is_whole else leaf.path,
+                path=leaf.path,
+                is_field=kind is not None and not is_whole,
+                type=leaf.physical_type.lower() if kind is None else type_text(kind),
+                levels=f"{leaf.max_definition_level}/{leaf.max_repetition_level}",
+                chunks=[group[position] for group in groups],
+            )
+        )
+    return leaves
+
+
+def _columns(leaves: Sequence[_Leaf]) -> list[Facts]:
+    """Return the facts about the leaf columns of all files, over their chunks, in the order of first occurrence."""
+    found: dict[tuple[str, str, bool], list[_Leaf]] = {}
+    for leaf in leaves:
+        found.setdefault((leaf.name, leaf.path, leaf.is_field), []).append(leaf)
     columns = []
-    for position in range(footer.num_columns):
-        leaf, own = footer.schema.column(position), tops[position]
-        chunks = [group[position] for group in groups]
+    for (name, path, _), same in found.items():
+        chunks = [chunk for leaf in same for chunk in leaf.chunks]
         # Encrypted columns have no metadata.
         known: list[Struct] = [chunk[METADATA].value for chunk in chunks if METADATA in chunk]
         encodings = {number for chunk in known for number in chunk[ENCODINGS].value.values}
         compressed = sum(chunk[COMPRESSED_BYTES].value for chunk in known)
         uncompressed = sum(chunk[UNCOMPRESSED_BYTES].value for chunk in known)
-        # The path up to a dot isn't the name of the column: names may contain dots.
-        kind = schema.field(own).type if own < len(schema) else None
-        is_whole = kind is not None and not pa.types.is_struct(kind)
         columns.append(
             {
-                "name": schema.names[own] if is_whole else leaf.path,
-                "path": leaf.path,
-                "type": leaf.physical_type.lower() if kind is None else type_text(kind),
+                "name": name,
+                "path": path,
+                "type": ", ".join(_each_once(leaf.type for leaf in same)),
                 "bytes": compressed,
                 "unpacked_bytes": uncompressed,
                 "ratio": uncompressed / compressed if compressed else None,
                 "codecs": sorted({CODEC_NAMES.get(chunk[CODEC].value, "UNKNOWN") for chunk in known}),
-                "encodings": sorted(ENCODING_NAMES.get(number, "UNKNOWN") for number in encodings),
+                "encodings": sorted({ENCODING_NAMES.get(number, "UNKNOWN") for number in encodings}),
                 "has_dictionary": any(DICTIONARY_AT in chunk for chunk in known),
                 "has_page_index": any(OFFSET_INDEX in chunk for chunk in chunks),
-                "levels": f"{leaf.max_definition_level}/{leaf.max_repetition_level}",
+                "levels": ", ".join(_each_once(leaf.levels for leaf in same)),
                 "nulls": _nulls(known),
             }
         )

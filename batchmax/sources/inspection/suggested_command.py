@@ -6,6 +6,7 @@ Files of logits are scored. Outputs of ``score`` are evaluated, or verified if t
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,13 @@ from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.footer import TYPE
-from batchmax.parquet.writing.column_chunk import METADATA, STATISTICS
+from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, STATISTICS
 from batchmax.runtime.text import shell_word
+from batchmax.sources.inspection.first_rows import bad_statuses, label_indices
 from batchmax.sources.parquet_file import arrow_schema, open_file
 from batchmax.sources.parquet_source import ParquetSource
+from batchmax.sources.read_errors import encrypted
+from batchmax.statuses import Status
 from batchmax.storage.input_files import find_files
 
 PREFIX = "batchmax_"
@@ -52,30 +56,24 @@ class Suggestion(NamedTuple):
 
 def suggest(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
     """Return what to do with files; ``given`` are the options that the user typed."""
-    extra: dict[str, Any] = {}
     try:
         storage = options.storage_options
         if written_by_score(arrow_schema(open_file(find_files(inputs, storage)[0], storage))) is not None:
             return _for_scored(inputs, options, given)
-        try:
-            source = ParquetSource(inputs, options)
-        except UsageError as error:
-            if not error.where.endswith("--outputs"):
-                raise
-            extra["prefix"] = PREFIX
-            source = ParquetSource(inputs, replace(options, prefix=PREFIX))
-        job = source.job
-        extra |= _kind_words(job.logits, options) | _label_words(source)
+        trial = _Trial(inputs, options)
+        trial.add(_kind_words(trial.source.job.logits, options))
+        trial.add(_encryption_words(trial.source))
+        job = trial.source.job
+        trial.add(_label_words(trial.source))
+        trial.add_row_words()
     except (UsageError, DataError) as error:
         return Suggestion(None, problem=error)
-    first = ""
-    if isinstance(classes := extra.get("classes"), int):
-        extra["classes"] = ",".join(map(str, range(1, classes + 1)))
-        if classes > MAX_LISTED:
-            extra["classes"] = _free("classes.txt")
-            first = f"seq 1 {classes} >{extra['classes']} && "
+    first, extra = "", trial.extra
+    if "classes" in extra and job.n_classes > MAX_LISTED:
+        extra["classes"] = _free("classes.txt")
+        first = f"seq 1 {job.n_classes} >{extra['classes']} && "
     words = ["score", *map(shell_word, inputs), "-o", _free("scored.parquet"), *_words({**given, **extra})]
-    return Suggestion(job, "score", f"{first}batchmax {' '.join(words)}", unified=source.unified)
+    return Suggestion(job, "score", f"{first}batchmax {' '.join(words)}", unified=trial.source.unified)
 
 
 def _for_scored(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) -> Suggestion:
@@ -83,12 +81,80 @@ def _for_scored(inputs: list[str], options: ScoreOptions, given: Mapping[str, An
     named = [*map(shell_word, inputs)]
     verify = " && ".join(f"batchmax verify {name}" for name in named)
     try:
-        job = ParquetSource(inputs, replace(options, columns=(), outputs=("status",))).job
+        trial = _Trial(inputs, replace(options, columns=(), outputs=("status",)))
+        job = trial.source.job
+        if job.label is None:
+            return Suggestion(job, "verify", verify)
+        trial.add_row_words()
     except (UsageError, DataError) as error:
         return Suggestion(None, "verify", verify, error)
-    if job.label is None:
-        return Suggestion(job, "verify", verify)
-    return Suggestion(job, "evaluate", f"batchmax {' '.join(['evaluate', *named, *_words(given)])}")
+    words = ["evaluate", *named, *_words({**given, **trial.extra})]
+    return Suggestion(job, "evaluate", f"batchmax {' '.join(words)}")
+
+
+class _Trial:
+    """Files opened with the user's options and more that the command needs, in ``extra``."""
+
+    def __init__(self, inputs: list[str], options: ScoreOptions) -> None:
+        self.extra: dict[str, Any] = {}
+        self._inputs = inputs
+        self._options = options
+        try:
+            self.source = ParquetSource(inputs, options)
+        except UsageError as error:
+            if not error.where.endswith("--outputs"):
+                raise
+            self.add({"prefix": PREFIX})
+
+    def add(self, extra: Mapping[str, Any]) -> None:
+        """Open the files with more options."""
+        if extra:
+            self._options = replace(self._options, **extra)
+            self.source = ParquetSource(self._inputs, self._options)
+            self.extra |= extra
+
+    def add_row_words(self) -> None:
+        """Add the options that the first rows need: for several right classes in a row, and for bad rows."""
+        job, bad = self.source.job, bad_statuses(self.source)
+        is_multi_label = job.label is not None and job.label.kind == "distribution" and job.label.sums_to_1
+        if is_multi_label and Status.BAD_LABEL in bad and job.computed:
+            source = ParquetSource(self._inputs, replace(self._options, activation="sigmoid"))
+            others = bad_statuses(source)
+            if Status.BAD_LABEL not in others:
+                self.source, bad = source, others
+                self.extra["activation"] = "sigmoid"
+        if bad:
+            self.extra["on_bad_row"] = "null"
+
+
+def _encryption_words(source: ParquetSource) -> dict[str, Any]:
+    """Return the options that leave out encrypted columns.
+
+    Raises
+    ------
+    DataError
+        The logits are encrypted, or labels that the user named.
+    """
+    job, extra = source.job, dict[str, Any]()
+    excluded: dict[str, None] = {}
+    for file in source.files:
+        for name in _encrypted_columns(file.footer):
+            label = None if job.label is None else job.label.name.split(".")[0]
+            if name in {logits.split(".")[0] for logits in job.logits.names} or (name == label and job.options.label):
+                raise encrypted(file.path, name)
+            if name == label:
+                extra["label"] = "none"
+            excluded |= {name: None} if name in job.carried.names else {}
+    return extra | ({"exclude": tuple(excluded)} if excluded else {})
+
+
+def _encrypted_columns(footer: Footer | None) -> list[str]:
+    if footer is None or not footer.has_encrypted_columns or not footer.n_row_groups:
+        return []
+    row_group = footer.row_group(0)
+    are_encrypted = [not row_group.chunk(leaf).keys().isdisjoint(ENCRYPTION) for leaf in range(len(footer.leaves))]
+    leaves = itertools.compress(footer.leaves, are_encrypted)
+    return list(dict.fromkeys(leaf.path[0].decode(errors="replace") for leaf in leaves))
 
 
 def _kind_words(logits: LogitsColumn, options: ScoreOptions) -> dict[str, Any]:
@@ -99,7 +165,7 @@ def _kind_words(logits: LogitsColumn, options: ScoreOptions) -> dict[str, Any]:
 
 
 def _label_words(source: ParquetSource) -> dict[str, Any]:
-    """Return the options that make a file's labels class indices; ``classes`` is a number if labels start at 1.
+    """Return the options that make a file's labels class indices.
 
     Raises
     ------
@@ -109,16 +175,16 @@ def _label_words(source: ParquetSource) -> dict[str, Any]:
     job = source.job
     if job.label is None or job.label.kind != "index":
         return {}
-    found = label_range(source.files[0].footer, job.label.name)
-    if found is None:
+    found = label_range(source.files[0].footer, job.label.name) or label_indices(source)
+    if not found:
         return {}
-    low, high = found
+    low, high = found[0], found[-1]
     k, ignored = job.n_classes, job.options.ignore_index
     extra: dict[str, Any] = {}
     if low == -1 != ignored:
         extra["ignore_index"] = ignored = -1
     if high == k and low in {ignored, *range(1, k + 1)} and job.classes is None:
-        extra["classes"] = k
+        extra["classes"] = tuple(map(str, range(1, k + 1)))
     elif high >= k and high != ignored:
         raise _no_class(source, high)
     if low < 0 and low != ignored:
@@ -162,6 +228,10 @@ def _free(name: str) -> str:
     return str(path)
 
 
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
 def _words(given: Mapping[str, Any]) -> Sequence[str]:
     """Return options as command-line arguments."""
     words = []
@@ -170,5 +240,5 @@ def _words(given: Mapping[str, Any]) -> Sequence[str]:
         if value is True:
             words.append(flag)
         elif value is not None and value is not False:
-            words += [flag, shell_word(str(value))]
+            words += [flag, shell_word(_text(value))]
     return words

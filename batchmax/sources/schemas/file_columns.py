@@ -6,9 +6,10 @@ there is none, the column keeps each file's type, and reading it is an error. Do
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 
 from batchmax.columns.arrow import type_text
 from batchmax.columns.type_union import common_type_of, read_as
-from batchmax.errors import DataError, UsageError
+from batchmax.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,8 @@ class FileColumns:
     recoded
         Names of columns whose stored bytes can't be copied to an output: those in ``added``, those that are cast to a
         type that is stored differently, and those without a common type.
+    others
+        For a column that is cast, another file that the cast is for, and the column's type there; empty if unknown.
     """
 
     own: pa.Schema
@@ -41,6 +44,7 @@ class FileColumns:
     cast: frozenset[str] = frozenset()
     added: frozenset[str] = frozenset()
     recoded: frozenset[str] = frozenset()
+    others: Mapping[str, tuple[str, pa.DataType]] = dataclasses.field(default_factory=dict)
 
     def conform(self, batch: pa.RecordBatch, path: str, names: Collection[str] | None = None) -> pa.RecordBatch:
         """Return a batch of the file with the columns of all files.
@@ -56,7 +60,7 @@ class FileColumns:
 
         Raises
         ------
-        DataError
+        UsageError
             A value can't be represented in the common type, such as a timestamp in the unit of another file.
         """
         if not self.cast and not self.added:
@@ -82,11 +86,13 @@ class FileColumns:
             return read_as(array, field.type, self.own.field(field.name).type)
         except pa.ArrowInvalid as error:
             own = type_text(self.own.field(field.name).type)
-            raise DataError(
-                f"column {field.name!r} ({own}) has a value that {type_text(field.type)}, "
-                f"its type in other files, cannot represent: {error}",
+            other, kind = self.others.get(field.name, ("other files", field.type))
+            raise UsageError(
+                f"column {field.name!r} is {own}, but {type_text(kind)} in {other}, "
+                f"and {type_text(field.type)} can't represent a value of this file: {error}",
                 where=path,
-                remedy="score the files one by one, or write the column with one type",
+                remedy="write it with one type, or score the files one by one",
+                column=field.name,
             ) from error
 
 
@@ -166,13 +172,13 @@ def merge_schemas(paths: Sequence[str], schemas: Sequence[pa.Schema]) -> MergedS
             conflicts[name] = conflict
         fields.append(field if len(having) == len(shared) else field.with_nullable(True))
     united = pa.schema(fields)
-    columns = {schema: _file_columns(schema, united, conflicts) for schema in shared}
+    columns = {schema: _file_columns(schema, united, conflicts, shared) for schema in shared}
     return MergedSchema(united.with_metadata(schemas[0].metadata), tuple(columns[schema] for schema in own), conflicts)
 
 
 def file_columns_of(schema: pa.Schema, own: pa.Schema) -> FileColumns:
     """Return how the columns of one file are read, given the merged schema of all files."""
-    return _file_columns(own.remove_metadata(), schema.remove_metadata(), ())
+    return _file_columns(own.remove_metadata(), schema.remove_metadata(), (), {})
 
 
 def _common(having: Sequence[tuple[pa.Field, str]]) -> tuple[pa.Field, TypeConflict | None]:
@@ -192,7 +198,10 @@ def _common(having: Sequence[tuple[pa.Field, str]]) -> tuple[pa.Field, TypeConfl
     return field, TypeConflict(path, first.type, other_path, other.type)
 
 
-def _file_columns(own: pa.Schema, schema: pa.Schema, conflicts: Collection[str]) -> FileColumns:
+def _file_columns(
+    own: pa.Schema, schema: pa.Schema, conflicts: Collection[str], paths: Mapping[pa.Schema, str]
+) -> FileColumns:
+    """Return how the columns of a file are read; ``paths`` has a file with each schema."""
     names = set(own.names)
     differing = {
         field.name: own.field(field.name).type
@@ -201,7 +210,15 @@ def _file_columns(own: pa.Schema, schema: pa.Schema, conflicts: Collection[str])
     }
     added = frozenset(field.name for field in schema if field.name not in names)
     recoded = {name for name, kind in differing.items() if _plain_text(kind) != _plain_text(schema.field(name).type)}
-    return FileColumns(own, schema, frozenset(differing), added, added | recoded | {*conflicts} & names)
+    others: dict[str, tuple[str, pa.DataType]] = {}
+    for name, kind in differing.items():
+        found = [(path, one.field(name).type) for one, path in paths.items() if name in one.names]
+        # If possible, a file that requires the common type even without the others.
+        whole = schema.field(name).type
+        found.sort(key=lambda one: common_type_of([kind, one[1]]) != whole)
+        if found:
+            others[name] = found[0]
+    return FileColumns(own, schema, frozenset(differing), added, added | recoded | {*conflicts} & names, others)
 
 
 def _plain_text(kind: pa.DataType) -> str:

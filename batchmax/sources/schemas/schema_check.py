@@ -128,11 +128,11 @@ def _check_presence(files: Sequence[InputFile], job: Job) -> None:
         wanted[job.label.name] = "label"
     if job.options.bytes is not None:
         wanted[job.options.bytes] = "bytes"
-    types = {id(file.schema): column_types(file.schema) for file in files if file.columns is not None}
+    types = {id(file.schema): column_types(file.schema) for file in files}
     for name, role in wanted.items():
-        having = next((file.path for file in files if name in types.get(id(file.schema), ())), "")
+        having = next((file.path for file in files if name in types[id(file.schema)]), "")
         for file in files:
-            if file.columns is not None and name not in types[id(file.schema)]:
+            if name not in types[id(file.schema)]:
                 without = ", or use no labels: --label none" if role == "label" else ""
                 raise UsageError(
                     f"there is no column {name!r}, the {role} column of {having}",
@@ -170,6 +170,6 @@ def _check_columns(
 
 
 def _remedy(name: str, job: Job) -> str:
-    if name in job.carried.names and (job.label is None or name != job.label.name):
+    if job.can_exclude(name):
         return f"leave the column out: --exclude {shlex.quote(name)}, or write it with one type"
     return f"write it with one type, or {ONE_BY_ONE}"

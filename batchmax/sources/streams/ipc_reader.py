@@ -70,13 +70,13 @@ class IncomingStream:
 
     def __init__(self, stream: BinaryIO, name: str, limit: int = MAX_MESSAGE) -> None:
         self._name = name
-        self._has_begun = False
+        self._has_schema = False
         self._stream = stream
         self._messages = MessageStream(stream, limit)
         with self._reading():
             self._reader = pa.ipc.open_stream(self._messages)
         self.schema: pa.Schema = self._reader.schema
-        self._has_begun = True
+        self._has_schema = True
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Yield the batches."""
@@ -116,7 +116,7 @@ class IncomingStream:
         if self._messages.is_parquet:
             remedy = "name the file instead of -"
             return UsageError("stdin is a Parquet file, not an Arrow IPC stream", where=self._name, remedy=remedy)
-        if not self._has_begun:
+        if not self._has_schema:
             return DataError(f"not an Arrow IPC stream: {what}", where=self._name, remedy=_REMEDY)
         where, needed = (error.where, error.needed) if isinstance(error, MessageError) else ("", 0)
         where = f"{self._name}: {where}" if where else self._name

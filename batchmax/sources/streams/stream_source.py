@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,13 +16,12 @@ from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.arrow_errors import PARSING, is_damage
-from batchmax.sources.chunks import Chunk, Origin, ReadStatistics, RowChunk, plan_chunk_sizes, regroup
+from batchmax.sources.chunks import Chunk, ReadStatistics, RowChunk, placed, plan_chunk_sizes, regroup
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.sequence_source import TokenSizes, from_columns, regrouped
 from batchmax.sources.streams.arrow_batches import check_batch, check_schema, decoded_batches, decoded_schema
-from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions
 
 MAX_DECODED_SHARE = 8
@@ -90,28 +88,19 @@ class StreamSource:
         """Yield the rows in order. The arguments are ignored: a stream is one part, read from its start as a whole."""
         del parts, plan, skip
         if self.job.nesting is not None:
-            return self._sequences()
+            tokens = regrouped(from_columns(self._batches, self.job), TokenSizes.of(self.job), whole=False)
+            return placed(tokens, "the stream")
         sizes = plan_chunk_sizes(self.job)
-        return regroup(self._chunks(), sizes.group_rows, sizes.chunk_rows)
+        return placed(regroup(map(RowChunk, self._batches), sizes.group_rows, sizes.chunk_rows), "the stream")
 
-    def memory_needed(self) -> int:
-        """Return the approximate memory in bytes of a job on this stream, without the memory of the program itself."""
+    def memory_needed(self, rows: int | None = None) -> int:
+        """Return the approximate memory in bytes of a job on this stream, without the memory of the program itself.
+
+        ``rows`` is the maximum number of rows in a row group.
+        """
         if self.job.nesting is not None:
             return TokenSizes.of(self.job).memory(self.job)
-        return plan_chunk_sizes(self.job).memory(self.n_rows)
-
-    def _sequences(self) -> Iterator[TokenChunk]:
-        sizes = TokenSizes.of(self.job)
-        position = 0, 0
-        for chunk in regrouped(from_columns(self._batches, self.job, sizes, position), sizes, whole=False):
-            yield replace(chunk, origin=Origin("the stream", position[0], None))
-            position = chunk.after(position)
-
-    def _chunks(self) -> Iterator[RowChunk]:
-        first_row = 0
-        for batch in self._batches:
-            yield RowChunk(batch, Origin("the stream", first_row, None))
-            first_row += batch.num_rows
+        return plan_chunk_sizes(self.job).memory(self.n_rows if rows is None else min(rows, self.n_rows or rows))
 
 
 def _opened(stream: Any, name: str) -> pa.RecordBatchReader:
@@ -146,8 +135,7 @@ def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch
     DataError
         A batch is invalid; the error names the batch, counted from 0, and the column.
     """
-    number = 0
-    while True:
+    for number in itertools.count():
         where = f"{name}: batch {number:,}"
         with _reading(where):
             try:
@@ -156,7 +144,6 @@ def _checked(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch
                 return
         check_batch(batch, where)
         yield batch
-        number += 1
 
 
 @contextlib.contextmanager
