@@ -131,7 +131,7 @@ def _only_list(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
             return _one_column(schema, name, options, "by its name")
         if options.input is None:
             check_unasked(name)
-        return _one_column(schema, name, options, "the only list of floats")
+        return replace(_one_column(schema, name, options, "the only list of floats"), is_guess=options.input is None)
     if floats:
         raise UsageError(
             f"{len(floats)} columns could be the logits: {listed(floats)}",

@@ -50,6 +50,8 @@ class LogitsColumn:
         Default layout of the probabilities in the output.
     bits
         The type of the stored numbers, for the layouts ``binary`` and ``uint16``.
+    is_guess
+        Whether the column was chosen only because no other column can hold logits.
     nested
         Whether a row is a sequence: a list of rows in this layout, one per token.
     holds
@@ -65,6 +67,7 @@ class LogitsColumn:
     suffixes: tuple[str, ...] = ()
     output_layout: OutputLayout = "list"
     bits: BinaryName | None = None
+    is_guess: bool = False
     nested: bool = False
     holds: InputKind = "logits"
 

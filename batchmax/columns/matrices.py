@@ -45,6 +45,10 @@ class SparseVectorError(DataError):
         self.row = row
 
 
+PROBABILITY_SLACK = 1e-3
+"""Maximum deviation of the sum of a row of probabilities from 1."""
+
+
 def read_matrix(
     batch: pa.RecordBatch, column: LogitsColumn, n_classes: int, take: Take = np.empty
 ) -> tuple[Matrix, Statuses | None]:
@@ -220,3 +224,11 @@ def _read_wide(batch: pa.RecordBatch, column: LogitsColumn, take: Take) -> tuple
         return read_only(out), None
     out[null_rows] = 0
     return read_only(out), np.where(null_rows, Status.NULL_LOGITS, Status.OK).astype(np.uint8)
+
+
+def looks_like_probabilities(matrix: Matrix) -> bool:
+    """Return whether all values are between 0 and 1, and every row sums to 1."""
+    if not matrix.size or matrix.shape[1] == 1:
+        return False
+    inside = bool(((matrix >= 0) & (matrix <= 1)).all())
+    return inside and bool((np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0) <= PROBABILITY_SLACK).all())

@@ -225,10 +225,15 @@ def check_unasked(name: str) -> None:
         Its name suggests something else.
     """
     if DOUBTFUL.search(name) or name in COMPUTED:
-        raise UsageError(
-            f"the only list of floats is column {name!r}, and its name does not suggest logits",
-            remedy=f"state what it holds: --logits {name} --input probs, log_probs or logits; or name another column",
-        )
+        raise unclear_content(name, "its name does not suggest logits")
+
+
+def unclear_content(name: str, why: str) -> UsageError:
+    """Return the error that the only column that can hold logits may hold something else."""
+    return UsageError(
+        f"the only list of floats is column {name!r}, and {why}",
+        remedy=f"state what it holds: --logits {name} --input probs, log_probs or logits; or name another column",
+    )
 
 
 def _kind_of(output: str, name: str) -> InputKind:

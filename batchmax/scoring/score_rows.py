@@ -20,8 +20,9 @@ from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job, computed_fields
 from batchmax.columns.labels import Labels, read_labels
 from batchmax.columns.logits_layout import OutputLayout
-from batchmax.columns.matrices import read_matrix
+from batchmax.columns.matrices import looks_like_probabilities, read_matrix
 from batchmax.columns.result_arrays import matrix_columns, pred_column, status_column, vector_column
+from batchmax.columns.scored_input import unclear_content
 from batchmax.columns.sequences import Tokens
 from batchmax.functional.losses import Rows, dense_losses, index_losses, softmax_rows
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
@@ -32,8 +33,6 @@ from batchmax.statuses import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 
 Array = NDArray[Any]
 
-PROBABILITY_SLACK = 1e-3
-"""Maximum deviation of the sum of a row of probabilities from 1."""
 ROWS_CHECKED = 1024
 """Number of rows of the first chunk that are checked for being probabilities."""
 
@@ -202,20 +201,20 @@ def carried_columns(batch: pa.RecordBatch, job: Job) -> list[tuple[pa.Field, pa.
     return [(field if array.type == field.type else field.with_type(array.type), array) for field, array in columns]
 
 
-def looks_like_probabilities(matrix: Array) -> bool:
-    """Return whether all values are between 0 and 1, and every row sums to 1."""
-    if not matrix.size or matrix.shape[1] == 1:
-        return False
-    inside = bool(((matrix >= 0) & (matrix <= 1)).all())
-    return inside and bool((np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0) <= PROBABILITY_SLACK).all())
-
-
 def input_warnings(matrix: Array, job: Job) -> list[str]:
-    """Return warnings about the first rows of a job, as sentences."""
+    """Return warnings about the first rows of a job, as sentences.
+
+    Raises
+    ------
+    UsageError
+        The rows look like probabilities, and neither an option nor the name of the column says that they are logits.
+    """
     warnings = []
     some = matrix[:ROWS_CHECKED]
     is_log_linear = ACTIVATIONS[job.options.activation].is_log_linear
     if is_log_linear and job.options.input == "logits" and looks_like_probabilities(some):
+        if job.logits.is_guess:
+            raise unclear_content(job.logits.names[0], "the rows look like probabilities")
         warnings.append("the rows look like probabilities; if they are: --input probs")
     if job.options.input != "logits" and len(some) and not looks_like_probabilities(np.exp(some)):
         warnings.append("some rows of probabilities do not sum to 1; each row is divided by its sum")

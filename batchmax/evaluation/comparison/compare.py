@@ -6,10 +6,7 @@ for both models. ``row_pairing`` finds the pairs, ``pair_metrics`` accumulates t
 
 from __future__ import annotations
 
-import contextlib
-import re
 import time
-from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,8 +16,9 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.columns.arrow import type_text
 from batchmax.columns.class_columns import refuse_as_class
-from batchmax.errors import BatchmaxError, DataError, UsageError
+from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
+from batchmax.evaluation.comparison.options_of_b import for_b, named_for_b
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.result import Comparison, gate_of
 from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
@@ -39,9 +37,6 @@ from batchmax.sources.row_lookup import place_of
 
 READING_SHARE = 0.75
 """Memory of reading relative to the estimate for a job that also writes. The largest measured share was two thirds."""
-
-OPTIONS_OF_B = re.compile(r"--(logits|input|label)(?![\w-])")
-"""Matches the options that have a form for b alone, such as ``--logits-b``."""
 
 WhoseLabels = Literal["a", "b"]
 
@@ -131,10 +126,10 @@ def compare(
     if logits_b is not None and input_b is None:
         own["input"] = None  # a's option doesn't apply to another column
     shared = [name for name in given_b if name not in own and getattr(options, name) is not None]
-    with _named_for_b(shared):
+    with named_for_b(shared):
         of_b = _open(b, _with_labels(replace(options, **own), labels_from, "b"), key)
-    notes = tuple(_for_b(note, shared) for note in of_b.job.notes)
-    of_b.job = replace(of_b.job, notes=notes, assumed=_for_b(of_b.job.assumed))
+    notes = tuple(for_b(note, shared) for note in of_b.job.notes)
+    of_b.job = replace(of_b.job, notes=notes, assumed=for_b(of_b.job.assumed))
     sources = of_a, of_b
     _check_agreement(of_a, of_b, key)
     metrics = PairMetrics(of_a.job, of_b.job, worst)
@@ -165,7 +160,7 @@ def compare(
         _check_lengths(pairs.sequences, result, of_a, of_b)
     result.moved = _moved(metrics.moved, of_a, of_b, key)
     result.seconds = round(time.monotonic() - started, 3)
-    doubts = pairs.warnings[0], map(_for_b, pairs.warnings[1])
+    doubts = pairs.warnings[0], map(for_b, pairs.warnings[1])
     for name, texts in zip("ab", doubts, strict=True):
         result.warnings += [f"{name}: {text}" for text in dict.fromkeys(texts)]
     for text in result.warnings:
@@ -174,22 +169,6 @@ def compare(
     if gate is not None:
         result.check(gate)
     return result
-
-
-@contextlib.contextmanager
-def _named_for_b(shared: Collection[str]) -> Iterator[None]:
-    """Rename options in errors about b to their ``-b`` forms; ``shared`` are the options that were given for both."""
-    try:
-        yield
-    except BatchmaxError as error:
-        error.where, error.what = _for_b(error.where, shared), _for_b(error.what, shared)
-        error.remedy = _for_b(error.remedy)
-        raise
-
-
-def _for_b(text: str, shared: Collection[str] = ()) -> str:
-    """Return a text about b with options, except the shared ones, renamed to their ``-b`` forms."""
-    return OPTIONS_OF_B.sub(lambda match: match[0] if match[1] in shared else f"{match[0]}-b", text)
 
 
 def _with_labels(options: InputOptions, labels_from: WhoseLabels | None, name: str) -> InputOptions:

@@ -8,7 +8,7 @@ are used for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from batchmax.columns.arrow import number_values, valid_rows
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.comparison.join_keys import Keys, partners, read_keys
+from batchmax.evaluation.comparison.options_of_b import for_b
 from batchmax.evaluation.comparison.row_cursor import Order, RowCursor, Side, by_key, by_number
 from batchmax.evaluation.row_stream import row_batches, rows_in
+from batchmax.jobs.row_batch import RowBatch
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
@@ -212,8 +214,19 @@ class RowPairs:
     @contextmanager
     def _cursor(self, side: int, order: Order | None = None) -> Iterator[RowCursor]:
         source = self._sources[side]
-        with closing(row_batches(source, self._progress if side == 0 else None, self.warnings[side])) as rows:
+        progress = self._progress if side == 0 else None
+        batches = row_batches(source, progress, self.warnings[side])
+        with closing(batches if side == 0 else _of_b(batches)) as rows:
             yield RowCursor(rows, order, source.job.options.threads or usable_cores())
+
+
+def _of_b(batches: Generator[RowBatch, None, None]) -> Generator[RowBatch, None, None]:
+    """Yield the batches of b, and name its options in errors about them."""
+    try:
+        yield from batches
+    except UsageError as error:
+        error.remedy = for_b(error.remedy)
+        raise
 
 
 def name_of(source: Source) -> str:

@@ -190,7 +190,7 @@ class LocalDestination(Destination):
             raise OutputError(
                 f"failed ({error}), and what was there could not be put back: {trouble.strerror}",
                 where=self.where,
-                remedy=f"look: ls -la {shlex.quote(self.where)} {shlex.quote(str(self.staging.folder))}",
+                remedy=f"see: ls -la {shlex.quote(self.where)} {shlex.quote(str(self.staging.folder))}",
             ) from error
         self._old_manifests.clear()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax.columns.labels import Labels, read_labels
-from batchmax.columns.matrices import Statuses, read_matrix
+from batchmax.columns.matrices import Statuses, looks_like_probabilities, read_matrix
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.sequence_source import from_columns
 from batchmax.statuses import LAST_BAD, Status
@@ -47,6 +47,21 @@ def bad_statuses(source: ParquetSource) -> set[Status]:
                 statuses.append(np.where(is_class, Status.OK, Status.BAD_LABEL))
         found |= set(map(Status, np.unique(np.minimum.reduce(statuses))))
     return {status for status in found if status <= LAST_BAD}
+
+
+def may_be_probabilities(source: ParquetSource) -> bool:
+    """Return whether the first rows look like probabilities, and only a guess says that they are logits.
+
+    Raises
+    ------
+    DataError
+        The rows can't be read.
+    """
+    job = source.job
+    if not job.logits.is_guess or job.options.input != "logits":
+        return False
+    batches = [batch for batch, _, _ in _first_units(source)]
+    return any(looks_like_probabilities(read_matrix(batch, job.logits, job.n_classes)[0]) for batch in batches)
 
 
 def label_indices(source: ParquetSource) -> list[int]:

@@ -21,7 +21,7 @@ from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.footer import TYPE
 from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, STATISTICS
 from batchmax.runtime.text import shell_word
-from batchmax.sources.inspection.first_rows import bad_statuses, label_indices
+from batchmax.sources.inspection.first_rows import bad_statuses, label_indices, may_be_probabilities
 from batchmax.sources.parquet_file import arrow_schema, open_file
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.read_errors import encrypted
@@ -63,6 +63,8 @@ def suggest(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) 
         trial = _Trial(inputs, options)
         trial.add(_kind_words(trial.source.job.logits, options))
         trial.add(_encryption_words(trial.source))
+        if may_be_probabilities(trial.source):
+            trial.add({"logits": trial.source.job.logits.names[0], "input": "probs"})
         job = trial.source.job
         trial.add(_label_words(trial.source))
         trial.add_row_words()
