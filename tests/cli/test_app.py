@@ -50,7 +50,7 @@ def python(*words, env=None):
 def test_help_and_usage_errors_import_nothing_heavy(words):
     """Help, version, the guide and usage errors don't import Numba, pyarrow, NumPy or rich."""
     code = f"import sys; from batchmax.cli.app import main; main({words}); print(*sys.modules)"
-    modules = python("-c", code).stdout.split()
+    modules = python("-c", code).stdout.splitlines()[-1].split()
     assert "click" in modules
     assert not {"numba", "pyarrow", "numpy", "rich", "llvmlite"} & set(modules)
 

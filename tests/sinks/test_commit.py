@@ -442,7 +442,7 @@ def test_a_hidden_folder_that_is_not_ours(tmp_path, kind):
 def test_what_is_no_path_is_refused(tmp_path, monkeypatch, out):
     """``-`` and URIs are rejected, and no folder with such a name is created."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"(must be a local path|or the output, of score); name a path"):
+    with pytest.raises(UsageError, match=r"(must be a local path|or the output of score); name a path"):
         commit_to(out, "error")
     assert names(tmp_path) == []
 

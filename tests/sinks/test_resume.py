@@ -211,7 +211,7 @@ def test_an_unfinished_run_of_this_job_is_not_thrown_away_unasked(inputs, tmp_pa
     """An unfinished run of the same job is an error by default; ``overwrite`` discards it with a warning."""
     assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
     before = contents(tmp_path)
-    with pytest.raises(OutputError, match=r"there is an unfinished run of this job, with [\d,]+ rows done; resume it"):
+    with pytest.raises(OutputError, match=r"there is an unfinished run of this job, with [\d,]+ completed rows; resume it"):
         batchmax.score(inputs, "out.parquet", on_bad_row="null")
     assert contents(tmp_path) == before
     with pytest.warns(RuntimeWarning, match="an unfinished run that lay here is thrown away$"):

@@ -41,7 +41,7 @@ def read_stdin(memory_limit: int) -> pa.RecordBatchReader:
     DataError
         Stdin is empty, or isn't an Arrow stream.
     """
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.buffer.isatty():
         what = "stdin is closed" if sys.stdin is None else "stdin is a terminal"
         raise UsageError(what, where=STREAM, remedy="pipe an Arrow IPC stream to it, or name a file")
     incoming = IncomingStream(sys.stdin.buffer, STREAM, memory_limit)
