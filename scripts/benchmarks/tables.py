@@ -198,7 +198,7 @@ def section(results: Results, plots: list[str]) -> str:
         size_series = f"""
 ## File size
 
-The time grows with the size of the file, the memory doesn't:
+The time grows with the size of the file; the memory doesn't:
 
 {sizes(results)}{_image("sizes.png", plots)}
 """
