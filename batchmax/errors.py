@@ -5,7 +5,7 @@
     BatchmaxError            the job failed; the output path is unchanged          exit 1
     ├── UsageError           an invalid option or column                           exit 2
     │   └── InputTypeError   an input that is neither paths nor a table            exit 2
-    ├── DataError            input data that can't be read or are invalid          exit 1
+    ├── DataError            input data that can't be read or is invalid           exit 1
     │   ├── BadRowError      a bad row, under the policy ``error``                 exit 1
     │   ├── SparseVectorError    a sparse Spark vector (`matrices`)                exit 1
     │   └── WrongRowError    a wrong value in a scored row (`column_reader`)       exit 1
@@ -87,7 +87,7 @@ class InputTypeError(UsageError, TypeError):
 
 
 class DataError(BatchmaxError):
-    """Input data that can't be read or are invalid.
+    """Input data that can't be read or is invalid.
 
     Examples
     --------
@@ -128,7 +128,7 @@ class OutputError(BatchmaxError):
 
 
 class GateError(BatchmaxError):
-    """A ``--fail-if`` condition is true; the finished output is held.
+    """A ``--fail-if`` condition is true; a finished output of ``score`` is held.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 Each task gets a block as an Arrow table (``map_batches``) and returns it with the output columns. The driver plans the
 job from the schema and the first row. This module handles Ray's tensors and resources;
-``batchmax.jobs.engine_task`` scores the rows of a task. Batchmax must be installed where the tasks run.
+``batchmax.jobs.engine_task`` scores the rows of a task. batchmax must be installed where the tasks run.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each task gets its rows as Arrow batches (``mapInArrow``) and returns them with the output columns. The driver plans the
 job from the schema, so that the columns of the result are known before anything runs. This module handles Spark's types
-and settings; ``batchmax.jobs.engine_task`` scores the batches of a task. Batchmax must be installed where the tasks
+and settings; ``batchmax.jobs.engine_task`` scores the batches of a task. batchmax must be installed where the tasks
 run.
 """
 

@@ -191,7 +191,7 @@ row_group_size = option(
     FILES,
     "Number of rows per row group.",
     type=int,
-    more="The default is at most 64 MiB of computed numbers.",
+    more="By default, a row group also has at most 64 MiB of computed numbers.",
     default_text="as the input",
 )
 

@@ -191,7 +191,7 @@ def evaluate(
     progress: Progress | None = None,
     **given: Any,
 ) -> Evaluation:
-    """Compare logits, or scored output, with labels, in one pass and bounded memory.
+    """Compute metrics of logits, or of scored output, in one pass and bounded memory.
 
     Parameters
     ----------

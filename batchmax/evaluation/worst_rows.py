@@ -38,7 +38,7 @@ FIGURES = ("label", "pred", "p_label", "p_pred", "loss")
 def worst_rows(
     src: Any, n: int, options: InputOptions | None = None, *, progress: Progress | None = None, **given: Any
 ) -> pa.Table:
-    """Return the rows with the largest loss over all inputs.
+    """Return the rows with the largest losses over all inputs.
 
     Parameters
     ----------

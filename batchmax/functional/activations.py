@@ -111,7 +111,7 @@ def loss(
     reduction: Reduction = "none",
     grad: bool = False,
 ) -> Any:
-    """Return the loss of each row, and with ``grad`` the gradient; see the module for the formulas.
+    """Return the loss of each row, and with ``grad`` the gradient; see :mod:`batchmax.functional.activations`.
 
     Parameters
     ----------

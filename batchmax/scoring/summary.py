@@ -17,7 +17,7 @@ TOKEN_FIELDS = frozenset({*TOKEN_FIGURES, "token_status_counts"})
 
 @dataclass(kw_only=True)
 class ScoreSummary(CommandResult):
-    """The result of a scoring job. A value that doesn't exist or isn't finite is None.
+    """The result of a scoring job. A value that is missing or not finite is None.
 
     ``log_likelihood`` and ``perplexity`` are computed from the plain loss, without class weights and smoothing;
     ``mean_loss`` is the sum of the loss column in nats, divided by the number of rows with a loss, or with class
@@ -25,7 +25,8 @@ class ScoreSummary(CommandResult):
 
     If rows are sequences, all metrics are over tokens, except ``n_rows``, ``bad_rows``, ``bad_rate`` and
     ``status_counts``; ``n_tokens`` counts tokens with a loss. Otherwise the fields about tokens are absent in JSON.
-    ``bits_per_byte`` divides the losses in bits of the rows that have a loss and aren't bad by all bytes of their text.
+    ``bits_per_byte`` is the total loss in bits divided by the total number of bytes, of the rows that have a loss and
+    no bad token.
 
     ``unified`` has the columns that differ between files: for each, the type that it was read as, the number of files
     with each type, and the number of files without it.

@@ -53,7 +53,7 @@ COMMON = (
 @shared.scale
 @shared.worst("Number of most changed rows to show.", 10)
 @shared.on_bad_row
-@shared.fail_if("Exit with 4 if true, such as 'mean_loss_change > 0.01'.", "Names are those of --json.")
+@shared.fail_if("Condition for exit code 4, such as 'mean_loss_change > 0.01'.", "Names are those of --json.")
 @shared.resources
 @shared.reporting
 def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:

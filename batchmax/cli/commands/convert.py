@@ -33,8 +33,9 @@ COMMON = ("--logits", "--layout", "--columns", "--on-bad-row", "--out", "--if-ex
 def command(inputs: tuple[str, ...], out: str, layout: Layout, **given: Any) -> None:
     """Convert logits to another layout.
 
-    Reads INPUT (files, folders, quoted globs) and writes its rows, in the same order. Other columns
-    are copied. Hugging Face metadata isn't copied: pass class names to score with --classes.
+    Reads INPUT (files, folders, quoted globs, or - for stdin) and writes its rows, in the same order.
+    Other columns are copied. Hugging Face metadata isn't copied: pass class names to score with
+    --classes.
     """
     from batchmax.cli.render import tables
     from batchmax.jobs import convert

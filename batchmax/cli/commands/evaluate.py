@@ -43,7 +43,10 @@ COMMON = (
 @shared.out("Parquet file for the metrics, one row per group.", required=False)
 @shared.replace
 @shared.on_bad_row
-@shared.fail_if("Exit with 4 if true, such as 'accuracy < 0.9'.", "Names are those of --json. Then no file is written.")
+@shared.fail_if(
+    "Condition for exit code 4, such as 'accuracy < 0.9'.",
+    "Names are those of --json. If it is true, no file is written.",
+)
 @shared.resources
 @shared.reporting
 def command(inputs: tuple[str, ...], top_k: str | None, **given: Any) -> None:

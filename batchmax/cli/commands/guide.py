@@ -33,7 +33,7 @@ def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 def command(topic: str | None) -> None:
     """Show the user guide: one page for each topic.
 
-    Without TOPIC, lists the topics. A page is formatted in a terminal, and Markdown elsewhere.
+    Without TOPIC, lists the topics. Pages are formatted in a terminal, and printed as Markdown elsewhere.
     """
     names = guide.topics()
     if topic is None:

@@ -91,8 +91,8 @@ COMMON = (
 @shared.row_group_size
 @shared.bad_rows
 @shared.fail_if(
-    "Exit with 4 if true, such as 'mean_loss > 1.2'.",
-    "Names are those of --json. The output is then kept at OUT.held.",
+    "Condition for exit code 4, such as 'mean_loss > 1.2'.",
+    "Names are those of --json. If it is true, the output is kept at OUT.held.",
 )
 @choice(
     "--engine",

@@ -47,7 +47,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
 @shared.worst(
     "Show the N rows with the largest losses.",
     group=ROWS,
-    more="Only for these: --out, --if-exists, --columns, --exclude, --limit, --on-bad-row.",
+    more="The options --out, --if-exists, --columns, --exclude, --limit and --on-bad-row need --worst.",
 )
 @shared.limit
 @shared.temperature
@@ -79,9 +79,9 @@ def command(
 ) -> None:
     """Show how a row is computed, or the rows with the largest losses.
 
-    With --row, shows each step from the logits to the loss; for a sequence, one line per token. With
-    --worst, lists the rows with the largest losses and their other columns; INPUT is logits or scored
-    files.
+    With --row, shows each step from the logits to the loss; for a sequence, the tokens with the
+    largest losses. With --worst, lists the rows with the largest losses and their other columns; INPUT
+    is logits or scored files.
     """
     from batchmax.cli.render import row as row_table
     from batchmax.jobs import row_trace

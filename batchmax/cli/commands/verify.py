@@ -40,7 +40,7 @@ def command(file: str, inputs: tuple[str, ...], **given: Any) -> None:
     Compares every page of FILE with its checksum, decodes all columns, and checks that the columns
     agree with each other and with the summary. With INPUT, the input of score, also checks that INPUT
     hasn't changed, and recomputes some rows in exact arithmetic (tolerance 3 ULP). Stops at the
-    first error and exits with 1.
+    first error and exits with code 1.
     """
     from batchmax.cli.render import verification
     from batchmax.verification import verify

@@ -56,7 +56,7 @@ def compare(
     progress: Progress | None = None,
     **given: Any,
 ) -> Comparison:
-    """Return what changed from a to b, row by row.
+    """Compare the losses and predictions of two models on the same rows.
 
     Parameters
     ----------

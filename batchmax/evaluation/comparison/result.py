@@ -29,7 +29,7 @@ INTERVAL = "95 %, normal approximation, paired"
 
 @dataclass(kw_only=True)
 class Comparison(CommandResult):
-    """What changed from a to b. A value that is missing or not finite is None.
+    """The result of a comparison of b with a. A value that is missing or not finite is None.
 
     Attributes
     ----------
