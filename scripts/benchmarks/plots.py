@@ -74,8 +74,8 @@ def jobs(results: Results, plt: Any) -> Any:
     names = list(BARS)
     for axes, case in zip(panels[0], cases, strict=True):
         times = [results.median(f"jobs/{case}/{scale}/snappy/{name}") for name in names]
-        colours = [OURS if name == "batchmax" else FLOOR if name == "cp" else OTHERS for name in names]
-        bars = axes.barh(range(len(names)), [time or 0 for time in times], color=colours)
+        colors = [OURS if name == "batchmax" else FLOOR if name == "cp" else OTHERS for name in names]
+        bars = axes.barh(range(len(names)), [time or 0 for time in times], color=colors)
         axes.bar_label(bars, [number(time) for time in times], padding=3)
         axes.set_yticks(range(len(names)), list(BARS.values()))
         axes.margins(x=0.18)
@@ -97,11 +97,11 @@ def kernels(results: Results, plt: Any) -> Any:
     )
     for axes, threads in zip(panels[0], counts, strict=True):
         widths = sorted({one["n_classes"] for one in results.of_suite("kernels") if one["threads"] == threads})
-        for who, (label, colour, marker, line) in LINES.items():
+        for who, (label, color, marker, line) in LINES.items():
             points = [(width, results.speed(threads, width, who)) for width in widths]
             known = [(width, speed) for width, speed in points if speed is not None]
             if known:
-                axes.plot(*zip(*known, strict=True), color=colour, marker=marker, linestyle=line, label=label)
+                axes.plot(*zip(*known, strict=True), color=color, marker=marker, linestyle=line, label=label)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(widths, [str(width) if width < 10_000 else f"{width // 1000}k" for width in widths])

@@ -93,7 +93,7 @@ def in_terminal(words, folder, stream="stderr", **environment):
     return shown.decode().replace("\r\n", "\n"), done.wait(HANGS)
 
 
-def test_errors_in_a_terminal_have_a_coloured_label(tmp_path):
+def test_errors_in_a_terminal_have_a_colored_label(tmp_path):
     """In a terminal the label is red and lines break at words.
 
     With ``NO_COLOR`` there are no colors; in a pipe the error is one line.

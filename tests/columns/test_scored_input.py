@@ -125,14 +125,14 @@ def write(path, **given):
     ids=str,
 )
 @pytest.mark.parametrize("reader", [name for name in READERS if name != "score_batch"])
-def test_outputs_of_score_are_recognised(reader, given, tmp_path):
+def test_outputs_of_score_are_recognized(reader, given, tmp_path):
     """The probabilities in an output of ``score`` are found in every layout; the losses equal those of the logits."""
     path = write(tmp_path / "s.parquet", **given)
     more = {"columns": ()} if reader == "scan" else {}
     assert READERS[reader](path, **more) == pytest.approx(NLL.mean(), rel=1e-6)
 
 
-def test_outputs_of_score_in_memory_are_recognised(tmp_path):
+def test_outputs_of_score_in_memory_are_recognized(tmp_path):
     """A table that was read from an output keeps the metadata that says what its columns hold."""
     read = pq.read_table(write(tmp_path / "s.parquet", prefix="p_"))
     assert batchmax.evaluate(read).mean_loss == pytest.approx(NLL.mean(), rel=1e-6)

@@ -61,7 +61,7 @@ def test_a_known_factor_is_found(factor):
 
 
 @pytest.mark.parametrize("case", ["drawn", "digits", "float64"])
-def test_the_temperature_is_that_of_scipys_minimiser(case):
+def test_the_temperature_is_that_of_scipys_minimizer(case):
     """The temperature is that of SciPy's minimizer on all data in memory, which uses only values of the loss."""
     if case == "digits":
         table = pq.read_table(DIGITS)

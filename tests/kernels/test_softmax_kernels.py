@@ -53,7 +53,7 @@ def test_every_number_of_classes(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_classes", [1, 5, 10, 16, 17, 32, 33, 100, 300, 5000])
-def test_a_row_does_not_know_its_neighbours(n_classes, dtype):
+def test_a_row_does_not_know_its_neighbors(n_classes, dtype):
     """A row's results are bit-identical alone, at any position, and next to rows with NaN, infinite or huge logits."""
     rng = np.random.default_rng(n_classes)
     logits = (5 * rng.standard_normal((90, n_classes))).astype(dtype)

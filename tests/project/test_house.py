@@ -153,7 +153,7 @@ def test_the_layer_test_sees_every_form_of_import(tmp_path, monkeypatch):
         import numpy, batchmax.errors as e
         from batchmax import sink, score, __version__
         from ..plan import thing
-        from . import neighbour
+        from . import neighbor
         def f():
             from .. import source
         """)
