@@ -207,21 +207,21 @@ def test_a_torn_journal(inputs, tmp_path, killed_after, out):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def test_an_unfinished_run_of_this_job_is_not_thrown_away_unasked(inputs, tmp_path, killed_after):
+def test_an_unfinished_run_of_this_job_is_discarded_only_on_request(inputs, tmp_path, killed_after):
     """An unfinished run of the same job is an error by default; ``overwrite`` discards it with a warning."""
     assert killed_after(9, inputs, "out.parquet", on_bad_row="null")
     before = contents(tmp_path)
-    with pytest.raises(OutputError, match=r"there is an unfinished run of this job, with [\d,]+ completed rows; resume it"):
+    with pytest.raises(OutputError, match=r"an unfinished run of this job, with [\d,]+ completed rows; resume it"):
         batchmax.score(inputs, "out.parquet", on_bad_row="null")
     assert contents(tmp_path) == before
-    with pytest.warns(RuntimeWarning, match="an unfinished run that lay here is thrown away$"):
+    with pytest.warns(RuntimeWarning, match="an unfinished run is discarded$"):
         batchmax.score(inputs, "out.parquet", on_bad_row="null", if_exists="overwrite")
     assert set(contents(tmp_path)) == {"out.parquet"}
 
 
 @pytest.mark.parametrize("if_exists", ["error", "resume"])
 @pytest.mark.parametrize("change", ["option", "input", "version"])
-def test_an_unfinished_run_of_another_job_is_thrown_away(
+def test_an_unfinished_run_of_another_job_is_discarded(
     inputs, tmp_path, killed_after, monkeypatch, if_exists, change
 ):
     """An unfinished run of another job is discarded with a warning.
@@ -236,7 +236,7 @@ def test_an_unfinished_run_of_another_job_is_thrown_away(
         os.utime(tmp_path / "in" / "1.parquet")
     else:
         monkeypatch.setattr("batchmax.kernels.source_fingerprint", lambda: "other kernels")
-    with pytest.warns(RuntimeWarning, match="an unfinished run that lay here is thrown away: it was of another job"):
+    with pytest.warns(RuntimeWarning, match="an unfinished run is discarded: it was of another job"):
         batchmax.score(inputs, "out.parquet", **options)
     assert set(contents(tmp_path)) == {"out.parquet"}
 

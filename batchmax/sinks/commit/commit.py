@@ -204,7 +204,7 @@ class Commit:
         self._keeps_staging = False
         if earlier.completed.rows and not earlier.is_finished:
             why = ": it is damaged" if earlier.is_same_job else ": it was of another job"
-            what = f"{main.staging.path}: an unfinished run that lay here is thrown away"
+            what = f"{main.staging.path}: an unfinished run is discarded"
             warnings.warn(what if main.if_exists == "overwrite" else what + why, RuntimeWarning, stacklevel=2)
         for output in self.outputs:
             output.clean_up(earlier.completed.run)
