@@ -7,6 +7,12 @@ from typing import Literal
 
 Kind = Literal["matrix", "float", "int32", "bool", "status"]
 
+MOST_ULPS = 3.0
+"""The largest error of an output, in units in the last place of its type."""
+
+ROUGH_ULPS = 32.0
+"""The largest error of outputs whose sums don't keep their rounding errors."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -20,11 +26,14 @@ class Output:
         Whether it can be computed only with labels.
     of
         The activations it is defined for: any, those whose values sum to 1, or only softmax.
+    ulps
+        The largest error, in units in the last place of its type.
     """
 
     kind: Kind
     needs_label: bool
     of: Literal["any", "distribution", "softmax"] = "any"
+    ulps: float = MOST_ULPS
 
 
 OUTPUTS: dict[str, Output] = {
@@ -33,12 +42,12 @@ OUTPUTS: dict[str, Output] = {
     "loss": Output("float", True),
     "pred": Output("int32", False),
     "confidence": Output("float", False, "distribution"),
-    "margin": Output("float", False, "distribution"),
-    "entropy": Output("float", False, "distribution"),
+    "margin": Output("float", False, "distribution", ROUGH_ULPS),
+    "entropy": Output("float", False, "distribution", ROUGH_ULPS),
     "logsumexp": Output("float", False, "softmax"),
     "rank": Output("int32", True),
     "correct": Output("bool", True),
-    "el2n": Output("float", True, "distribution"),
+    "el2n": Output("float", True, "distribution", ROUGH_ULPS),
     "sample": Output("int32", False, "distribution"),
     "status": Output("status", False),
 }

@@ -17,6 +17,10 @@ from batchmax.kernels.softmax import block_count, block_rows
 
 NEGLIGIBLE = -745.0
 
+SMALL_DISTANCE = 2.0**-400
+SCALE = 2.0**600
+"""Below a distance of ``SMALL_DISTANCE``, probabilities are scaled by this, so that their squares don't underflow."""
+
 
 def moments(z, labels, beta, maxima, rests, entropy, el2n):
     """Fill entropy and el2n, which are NaN if the row has no probabilities.
@@ -68,4 +72,9 @@ def _distance(z, i, m, beta, y, terms):
     for j in range(z.shape[1]):
         terms[0, j] = 0.0 if j == y else shifted_exp(z[i, j], m, beta)
     others = sum_terms(terms)
-    return math.sqrt(others * others + sum_squares(terms))
+    if others >= SMALL_DISTANCE:
+        return math.sqrt(others * others + sum_squares(terms))
+    for j in range(z.shape[1]):
+        terms[0, j] *= SCALE
+    others *= SCALE
+    return math.sqrt(others * others + sum_squares(terms)) / SCALE

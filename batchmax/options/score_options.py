@@ -98,9 +98,8 @@ class ScoreOptions(ConvertOptions, InputOptions):
     Attributes
     ----------
     outputs
-        The columns to compute, in the order to write them: ``probs``, ``log_probs``, ``loss``, ``pred``,
-        ``confidence``, ``margin``, ``entropy``, ``logsumexp``, ``rank``, ``correct``, ``el2n``, ``sample``, ``status``.
-        None: ``probs``, and ``loss`` if there is a label.
+        The columns to compute, in the order to write them; ``batchmax guide score`` lists them. None: ``probs``, and
+        ``loss`` if there is a label.
     seed
         Random seed for ``sample``, from 0 to 2**64 - 1. Default: 0.
     top_k

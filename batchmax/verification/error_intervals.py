@@ -92,6 +92,21 @@ def sum_deviations(terms: Array, bound: float) -> Array:
     return found
 
 
+def value_ranges(n_classes: int) -> dict[str, tuple[float, float]]:
+    """Return the smallest and the largest value of each output with one number per row."""
+    return {
+        "loss": (0.0, math.inf),
+        "pred": (0, n_classes - 1),
+        "sample": (0, n_classes - 1),
+        "confidence": (1 / n_classes, 1.0),
+        "margin": (0.0, 1.0),
+        "entropy": (0.0, math.log(n_classes)),
+        "logsumexp": (-math.inf, math.inf),
+        "rank": (1, n_classes),
+        "el2n": (0.0, math.sqrt(2)),
+    }
+
+
 class ProbabilityIntervals:
     """Intervals of exact values that follow from written probabilities or log-probabilities. Computed on demand.
 

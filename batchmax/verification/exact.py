@@ -24,9 +24,6 @@ from batchmax.activations import ActivationName, LossName
 
 Array = NDArray[Any]
 
-MOST_ULPS = 3.0
-"""Tolerance in ULP of a probability or a loss."""
-
 # Operators such as + would use the caller's decimal context, so this module always calls methods of EXACT.
 EXACT = Context(prec=34, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation, DivisionByZero])
 # With 34 digits, an exponent of -745 has 31 digits after the point, so exp of it has about 31 correct digits; float64
@@ -88,6 +85,37 @@ class ExactRow:
     def logsumexp(self) -> Decimal:
         """The logarithm of the sum of the exponentials of beta times the logits."""
         return EXACT.add(self.largest, self._log_sum)
+
+    @property
+    def confidence(self) -> Decimal:
+        """The largest probability."""
+        return EXACT.divide(_ONE, EXACT.add(_ONE, self._rest))
+
+    @cached_property
+    def margin(self) -> Decimal:
+        """The difference of the two largest probabilities; with one class, its probability."""
+        total = EXACT.add(_ONE, self._rest)
+        if len(self._shifted) == 1:
+            return EXACT.divide(_ONE, total)
+        second = sorted(self._shifted)[-2]
+        # 1 - exp(x) is -x if x is tiny, and would lose all its digits.
+        is_tiny = second.adjusted() < -EXACT.prec // 2
+        gap = second.copy_abs() if is_tiny else EXACT.subtract(_ONE, sorted(self._powers)[-2])
+        return EXACT.divide(gap, total)
+
+    @cached_property
+    def entropy(self) -> Decimal:
+        """The entropy of the probabilities in nats: log(sum) minus the mean shifted logit."""
+        pairs = zip(self._shifted, self._powers, strict=True)
+        parts = _sum(EXACT.multiply(shifted.copy_abs(), power) for shifted, power in pairs if power)
+        return EXACT.add(self._log_sum, EXACT.divide(parts, EXACT.add(_ONE, self._rest)))
+
+    def distance(self, label: int) -> Decimal:
+        """Return the Euclidean distance of the probabilities to the one-hot label."""
+        others = [power for index, power in enumerate(self._powers) if index != label]
+        total = _sum(others)  # 1 minus the label's probability would lose digits
+        squares = EXACT.add(EXACT.multiply(total, total), _sum(EXACT.multiply(power, power) for power in others))
+        return EXACT.divide(EXACT.sqrt(squares), EXACT.add(_ONE, self._rest))
 
     def loss(
         self, target: Sequence[float], weights: Sequence[float] | None = None, label_smoothing: float = 0.0

@@ -18,13 +18,14 @@ from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.columns.job import Job
 from batchmax.columns.labels import Labels
 from batchmax.options.score_options import ScoreOptions
+from batchmax.outputs import OUTPUTS
 from batchmax.statuses import Status
 from batchmax.verification.column_reader import label_statuses
 from batchmax.verification.exact import DEFINITIONS, EXACT, OTHER_LOSSES, loss_ulps, ulps
 
 Array = NDArray[Any]
 
-MEASURED = frozenset({"probs", "log_probs", "loss", "confidence", "logsumexp", "top_k_probs"})
+MEASURED = {"top_k_probs", *(name for name, output in OUTPUTS.items() if output.kind in {"matrix", "float"})}
 """Outputs whose error is measured in ULP; the others are right or wrong."""
 
 TIE = Decimal("1e-12")
@@ -115,15 +116,19 @@ class ExpectedRow:
                 return self._largest_error(value, [self._row.probs[index] for index in self._order[: len(value)]])
             case "loss":
                 return self._compare_loss(value)
-            case "confidence":
-                expected = self._row.probs[self._order[0]]
-                return _error(ulps(float(value), expected, self._loss_dtype), value, expected)
+            case "el2n" if self._label is not None:
+                return self._compare_number(value, self._row.distance(self._label))
             case "logsumexp":
                 expected = self._row.logsumexp
                 unit_at = max(expected.copy_abs(), self._row.largest.copy_abs())
                 return _error(ulps(float(value), expected, self._loss_dtype, unit_at), value, expected)
+            case _ if hasattr(self._row, name):
+                return self._compare_number(value, getattr(self._row, name))
             case _:
                 return self._compare_order(name, np.asarray(value).tolist())
+
+    def _compare_number(self, value: Any, expected: Decimal) -> tuple[float, str]:
+        return _error(loss_ulps(float(value), expected, self._loss_dtype, self._job.n_classes), value, expected)
 
     def _compare_loss(self, value: Any) -> tuple[float, str]:
         options = self._job.options
@@ -141,7 +146,7 @@ class ExpectedRow:
         return _error(error, value, expected)
 
     def _compare_order(self, name: str, given: Any) -> tuple[float, str]:
-        """Compare an output that is right or wrong; those checked against the probabilities already count as right."""
+        """Compare an output that is right or wrong; others, such as ``sample``, count as right."""
         if name in {"pred", "top_k_classes"}:
             classes = [given] if name == "pred" else given
             expected: Any = self._order[0] if name == "pred" else self._order[: len(classes)]

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
+from batchmax.outputs import OUTPUTS, ROUGH_ULPS
 from batchmax.statuses import Status
 from batchmax.verification.column_reader import RowReader, RowValues, WrongRowError
 from batchmax.verification.error_intervals import (
@@ -26,14 +27,12 @@ from batchmax.verification.error_intervals import (
     outside,
     sum_bound,
     sum_deviations,
+    value_ranges,
 )
 from batchmax.verification.scored_output import ScoredOutput
 from batchmax.verification.token_view import TokenView
 
 Array = NDArray[Any]
-
-ROUGH_UNITS = 32.0
-"""Tolerance in ULP of outputs without a tighter guarantee: margin, entropy, el2n."""
 
 
 class RowChecks:
@@ -65,8 +64,6 @@ class RowChecks:
         self._activation = ACTIVATIONS[options.activation]
         self._smoothing = options.label_smoothing
         self._weights = None if options.class_weights is None else np.asarray(options.class_weights, np.float64)
-        self._exact = Accuracy.of(metadata.loss_dtype)
-        self._rough = Accuracy.of(metadata.loss_dtype, ROUGH_UNITS)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Check the rows of a batch.
@@ -141,23 +138,13 @@ class RowChecks:
 
     def _check_ranges(self, rows: RowValues) -> None:
         """Check the range of each output with one number per row."""
-        k, values = self._metadata.n_classes, rows.values
-        ranges = {
-            "loss": (0.0, math.inf),
-            "pred": (0, k - 1),
-            "sample": (0, k - 1),
-            "confidence": (1 / k, 1.0),
-            "margin": (0.0, 1.0),
-            "entropy": (0.0, math.log(k)),
-            "logsumexp": (-math.inf, math.inf),
-            "rank": (1, k),
-            "el2n": (0.0, math.sqrt(2)),
-        }
-        slack = 1 + self._rough.relative
-        for name, (low, high) in ranges.items():
+        values = rows.values
+        rough = Accuracy.of(self._metadata.loss_dtype, ROUGH_ULPS)
+        slack = 1 + rough.relative
+        for name, (low, high) in value_ranges(self._metadata.n_classes).items():
             if name in values:
                 given = values[name]
-                inside = (given >= low / slack) & (given <= high * slack + self._rough.absolute)
+                inside = (given >= low / slack) & (given <= high * slack + rough.absolute)
                 rows.fail_at_first(
                     rows.present(name) & ~inside,
                     lambda row, n=name, g=given, lo=low, hi=high: f"{n} is {g[row]:g}, not between {lo:g} and {hi:g}",
@@ -172,9 +159,9 @@ class RowChecks:
 
     def _check_by_probs(self, rows: RowValues, intervals: ProbabilityIntervals) -> None:
         """Check the outputs that follow from the probabilities alone."""
-        self._check_interval("confidence", rows, intervals.confidence, self._exact)
-        self._check_interval("margin", rows, intervals.margin, self._rough)
-        self._check_interval("entropy", rows, intervals.entropy, self._rough)
+        for name, output in OUTPUTS.items():
+            if output.kind == "float" and not output.needs_label and hasattr(intervals, name):
+                self._check_interval(name, rows, getattr(intervals, name))
         if "pred" in rows.values:
             low, high = intervals.probs
             pred = rows.values["pred"].astype(np.int64)
@@ -205,11 +192,11 @@ class RowChecks:
         labels, values = rows.labels, rows.values
         is_known = labels is not None or rows.targets is not None
         if is_known and self._metadata.options.loss_name == "cross_entropy":
-            self._check_interval("loss", rows, lambda: self._losses(rows, intervals), self._exact)
+            self._check_interval("loss", rows, lambda: self._losses(rows, intervals))
         if labels is None:
             return
-        self._check_interval("el2n", rows, lambda: intervals.el2n(labels), self._rough)
-        self._check_interval("rank", rows, lambda: intervals.ranks(labels), EXACT_NUMBERS)
+        self._check_interval("el2n", rows, lambda: intervals.el2n(labels))
+        self._check_interval("rank", rows, lambda: intervals.ranks(labels))
         if "correct" in values and "pred" in values:
             self.compared["correct"].add("pred")
             rows.fail_at_first(
@@ -231,12 +218,14 @@ class RowChecks:
         low, high = intervals.losses(shares if self._weights is None else shares * self._weights)
         return low * (1 - eps), high * (1 + eps)
 
-    def _check_interval(self, name: str, rows: RowValues, interval: Callable[[], Interval], accuracy: Accuracy) -> None:
+    def _check_interval(self, name: str, rows: RowValues, interval: Callable[[], Interval]) -> None:
         """Check that an output, if there is one of this name, lies in the interval that the probabilities give."""
         if name not in rows.values:
             return
         self.compared[name].add("probs")
         (low, high), given = interval(), rows.values[name]
+        is_float = OUTPUTS[name].kind == "float"
+        accuracy = Accuracy.of(self._metadata.loss_dtype, OUTPUTS[name].ulps) if is_float else EXACT_NUMBERS
         rows.fail_at_first(
             outside(given, low, high, accuracy),
             lambda row: f"{name} is {given[row]:.9g}, but the probabilities give {_range(low[row], high[row])}",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import plain_array
 from batchmax.errors import BatchmaxError, DataError
+from batchmax.outputs import MOST_ULPS, OUTPUTS
 from batchmax.parquet.int96 import converted, raw_of
 from batchmax.runtime.text import quantity
 from batchmax.scoring.score_rows import carried_columns, read_rows
@@ -32,7 +33,6 @@ from batchmax.sources.sequence_source import from_columns
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_BAD, STATUS_NAMES, Status
 from batchmax.verification.column_reader import RowValues, last_without
-from batchmax.verification.exact import MOST_ULPS
 from batchmax.verification.expected_values import MEASURED, ExpectedRow, row_statuses
 from batchmax.verification.invariants import RowChecks
 from batchmax.verification.output_metadata import SCORE_AGAIN, output_error
@@ -261,7 +261,7 @@ class Recomputation:
             if not present:
                 continue
             error, text = expected.compare(output, values[0])
-            if not error <= MOST_ULPS:
+            if not error <= (OUTPUTS[output].ulps if output in OUTPUTS else MOST_ULPS):
                 raise output_error(f"{output} {text}", where)
             if output in MEASURED and (output not in self.errors or error > self.errors[output]["ulp"]):
                 self.errors[output] = {"ulp": error, **place}

@@ -221,9 +221,7 @@ def test_an_unfinished_run_of_this_job_is_discarded_only_on_request(inputs, tmp_
 
 @pytest.mark.parametrize("if_exists", ["error", "resume"])
 @pytest.mark.parametrize("change", ["option", "input", "version"])
-def test_an_unfinished_run_of_another_job_is_discarded(
-    inputs, tmp_path, killed_after, monkeypatch, if_exists, change
-):
+def test_an_unfinished_run_of_another_job_is_discarded(inputs, tmp_path, killed_after, monkeypatch, if_exists, change):
     """An unfinished run of another job is discarded with a warning.
 
     A job is another one if its options, the inputs or the kernels' source differ.

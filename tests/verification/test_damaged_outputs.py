@@ -210,3 +210,30 @@ def test_a_changed_total_of_a_sequence_is_found(tmp_path, out, what):
     message = refusal(out)
     assert expected in message
     assert f"row {0 if 'infinite' in what else 1} " in message
+
+
+@pytest.mark.parametrize("name", ["confidence", "margin", "entropy", "el2n", "loss"])
+def test_a_number_is_recomputed_without_the_probabilities(logits, out, name):
+    """A changed number of a row is found with the input, also if the output has no other column to compare it with."""
+    batchmax.score(logits, out, outputs=(name,))
+    batchmax.verify(out, logits, sample=60)
+    rewrite(out, **{name: put(31, lambda value: value * 1.00001)})
+    assert refusal(out, logits, sample=60).startswith(f"{out}: row 31, from {logits}: row 31: {name} is")
+
+
+def test_numbers_of_nearly_equal_and_nearly_certain_rows_are_exact(tmp_path, out):
+    """Margins of nearly equal logits, and entropies and distances of nearly certain rows, agree with the exact ones."""
+    logits = [
+        [1.0, 1.0 + 2.0**-52],
+        [1.0, 1.0],
+        [0.0, 5e-324],
+        [0.0, -700.0],
+        [-700.0, 0.0],
+        [0.0, -np.inf],
+        [3.0, 1.0],
+    ]
+    table = pa.table({"logits": logits, "label": [0, 1, 0, 0, 0, 1, 1]})
+    pq.write_table(table, tmp_path / "exact.parquet")
+    batchmax.score(tmp_path / "exact.parquet", out, outputs=("margin", "entropy", "el2n"))
+    errors = batchmax.verify(out, tmp_path / "exact.parquet", sample=7).largest_errors
+    assert max(error["ulp"] for error in errors.values()) <= 32

@@ -36,9 +36,11 @@ def test_correct_outputs_pass(tmp_path, out, computed, dtype, layout):
         )
         found = batchmax.verify(out, logits, sample=30)
         assert found.sampled_rows == found.n_rows == 30
-        measured = {"probs", "log_probs", "loss", "confidence", "logsumexp", "top_k_probs"}
-        assert found.largest_errors.keys() == measured
-        assert 0 < max(error["ulp"] for error in found.largest_errors.values()) <= 3
+        errors = {name: error["ulp"] for name, error in found.largest_errors.items()}
+        rough = {"margin", "entropy", "el2n"}
+        assert errors.keys() == rough | {"probs", "log_probs", "loss", "confidence", "logsumexp", "top_k_probs"}
+        assert 0 < max(errors[name] for name in errors.keys() - rough) <= 3
+        assert 0 < max(errors[name] for name in rough) <= 32
         against = {"probs": ["log_probs"], "correct": ["pred", "rank"], "log_probs": [], "logsumexp": [], "status": []}
         assert found.compared == {name: against.get(name, ["probs"]) for name in found.outputs}
         assert found.notes == []
