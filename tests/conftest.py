@@ -45,7 +45,7 @@ class Group:
 
 GROUPS = {
     "browser": Group("HTML reports in headless Chromium", 0.5, ("chromium",)),
-    "faults": Group("a fault at every system call, in every byte, at every length", 40, ("strace",)),
+    "faults": Group("a fault at every system call, in every byte, at every length", 60, ("strace",)),
     "ray": Group("Ray Data, and jobs on a Ray cluster", 2, ("ray",)),
     "slow": Group("inputs of gigabytes, kernels of other CPUs, workers of other libraries, a quick benchmark", 4),
     "spark": Group("Spark data frames, and files written and read by Spark", 3, ("pyspark", "java")),
