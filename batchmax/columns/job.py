@@ -158,7 +158,7 @@ def plan_scoring(
     classes, classes_from = find_classes(schema, options, logits)
     check_classes(classes, n_classes, classes_from)
     label = find_label(schema, options, classes)
-    notes = [f"logits: {logits.why}, {quantity(n_classes, 'class', 'classes')}", *([assumed] if assumed else [])]
+    notes = [f"logits: {logits.why}, {quantity(n_classes, 'class')}", *([assumed] if assumed else [])]
     outputs = _choose_outputs(options, label)
     if label is not None and label.kind == "distribution" and LOSSES[options.loss_name].needs_class:
         raise UsageError(
@@ -365,7 +365,7 @@ def _class_weights(
         given = tuple(given[name] for name in names)
     if len(given) != n_classes:
         raise UsageError(
-            f"{quantity(len(given), 'weight')} for {quantity(n_classes, 'class', 'classes')}",
+            f"{quantity(len(given), 'weight')} for {quantity(n_classes, 'class')}",
             where="--class-weights",
             remedy="give one weight per class, in the order of the logits",
         )

@@ -22,6 +22,7 @@ from batchmax.sources.chunks import limited
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
+from batchmax.sources.row_lookup import check_row
 from batchmax.sources.token_chunks import TokenChunk
 
 
@@ -101,9 +102,7 @@ def read_token(inputs: list[str], row: int, token: int, options: ScoreOptions) -
 
 
 def _chunks(source: ParquetSource, row: int) -> Iterator[TokenChunk]:
-    if row >= source.n_rows:
-        what = f"row {row:,} is out of range for {quantity(source.n_rows, 'row')}"
-        raise UsageError(what, where="--row", remedy="rows count from 0")
+    check_row(row, source.n_rows)
     parts = plan_parts(source.group_rows(), source.row_bytes)
     chunks = source.chunks(parts, ReadPlan(source.job.columns_read), row)
     return limited(cast("Iterator[TokenChunk]", chunks), 1)

@@ -33,6 +33,7 @@ from batchmax.runtime.text import quantity
 from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import Source
+from batchmax.sources.row_lookup import check_row
 from batchmax.statuses import STATUS_NAMES
 from batchmax.storage.input_files import paths_of
 
@@ -313,9 +314,8 @@ def _check(src: Any, row: int | None, worst: int, bins: int) -> None:
 
 
 def _check_row(row: int | None, n_rows: int | None) -> None:
-    if row is not None and n_rows is not None and row >= n_rows:
-        what = f"row {row:,} is out of range for {quantity(n_rows, 'row')}"
-        raise UsageError(what, where="--row", remedy="rows count from 0")
+    if row is not None and n_rows is not None:
+        check_row(row, n_rows)
 
 
 def _import_page() -> Callable[[Facts], str]:

@@ -21,7 +21,6 @@ from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
-from batchmax.runtime.text import quantity
 from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
 from batchmax.sources.decode_budget import read_batches
 from batchmax.sources.parquet_file import InputFile, OpenFile, arrow_schema, open_file, pyarrow_only
@@ -29,7 +28,7 @@ from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ChunkCopier, ReadPlan
 from batchmax.sources.read_errors import read_errors, schema_errors
 from batchmax.sources.row_group_reader import GroupReader
-from batchmax.sources.row_lookup import rows_by_number
+from batchmax.sources.row_lookup import check_row, rows_by_number
 from batchmax.sources.schemas.file_columns import MergedSchema, file_columns_of, merge_schemas
 from batchmax.sources.schemas.schema_check import check_agreement, describe_differences, logits_in_file
 from batchmax.sources.sequence_source import TokenSizes, regrouped
@@ -181,9 +180,7 @@ class ParquetSource:
 
     def row(self, number: int) -> tuple[str, pa.RecordBatch]:
         """Return the path of the file and the batch of one row, counted from 0 over all files."""
-        if not 0 <= number < self.n_rows:
-            what = f"row {number:,} is out of range for {quantity(self.n_rows, 'row')}"
-            raise UsageError(what, where="--row", remedy="rows count from 0")
+        check_row(number, self.n_rows)
         found = next(rows_by_number(self.files, [number], self._options.memory_limit))
         index = [file.path for file in self.files].index(found.file)
         batch = self.files[index].with_readable_timestamps(found.batch)

@@ -10,7 +10,8 @@ from itertools import accumulate
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchmax.errors import DataError
+from batchmax.errors import DataError, UsageError
+from batchmax.runtime.text import quantity
 from batchmax.sources.decode_budget import whole_batches
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.read_errors import DAMAGED, read_errors
@@ -65,6 +66,19 @@ def place_of(files: Sequence[InputFile], number: int) -> tuple[str, int]:
             return file.path, number
         number -= file.metadata.num_rows
     return "the stream", number
+
+
+def check_row(number: int, n_rows: int) -> None:
+    """Check the number of a row, which counts from 0.
+
+    Raises
+    ------
+    UsageError
+        There is no such row.
+    """
+    if not 0 <= number < n_rows:
+        what = f"row {number:,} is out of range for {quantity(n_rows, 'row')}"
+        raise UsageError(what, where="--row", remedy="rows count from 0")
 
 
 def batch_rows(group: pq.RowGroupMetaData) -> int:

@@ -160,8 +160,8 @@ def compare(
         _check_lengths(pairs.sequences, result, of_a, of_b)
     result.moved = _moved(metrics.moved, of_a, of_b, key)
     result.seconds = round(time.monotonic() - started, 3)
-    doubts = pairs.warnings[0], map(for_b, pairs.warnings[1])
-    for name, texts in zip("ab", doubts, strict=True):
+    of_each = pairs.warnings[0], map(for_b, pairs.warnings[1])
+    for name, texts in zip("ab", of_each, strict=True):
         result.warnings += [f"{name}: {text}" for text in dict.fromkeys(texts)]
     for text in result.warnings:
         progress.warn(text)
@@ -198,7 +198,7 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
         )
     if a.job.n_classes != b.job.n_classes:
         raise UsageError(
-            f"{quantity(b.job.n_classes, 'class', 'classes')}, but {a.job.n_classes:,} in {names[0]}",
+            f"{quantity(b.job.n_classes, 'class')}, but {a.job.n_classes:,} in {names[0]}",
             where=names[1],
             remedy="compare inputs with the same classes; to see them: batchmax inspect FILE",
         )

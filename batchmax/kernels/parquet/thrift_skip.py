@@ -162,7 +162,9 @@ def read_integers(data, starts, ends, fields, values):
             elif I16 <= kind <= I64:
                 value, at = varint(data, at, MAX_SHIFT)
                 if at >= 0 and value >= 0 and value & 1 == 0:
-                    values[i, fields == outer * INNER + number] = value >> 1
+                    for j in range(fields.shape[0]):
+                        if fields[j] == outer * INNER + number:
+                            values[i, j] = value >> 1
             elif kind == STRUCT and not outer:
                 number, outer = np.int64(0), number
             elif kind > FALSE:
