@@ -156,8 +156,9 @@ class ModelOptions(Options):
         refuse_if(not 0.0 <= share <= 1.0, "--label-smoothing", f"{share:g} is not between 0 and 1", "try 0.1")
         weights = self.class_weights or ()
         for weight in weights.values() if isinstance(weights, dict) else weights:
-            what, remedy = f"weight {weight:g} is invalid", "weights must be finite and not negative"
-            refuse_if(not math.isfinite(weight) or weight < 0, "--class-weights", what, remedy)
+            if not math.isfinite(weight) or weight < 0:  # there may be many weights, so no text is made for each
+                what, remedy = f"weight {weight:g} is invalid", "weights must be finite and not negative"
+                raise UsageError(what, where="--class-weights", remedy=remedy)
         try:
             loss = self.loss_name
         except ValueError as error:
