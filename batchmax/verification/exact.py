@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DivisionByZero, InvalidOperation
 from functools import cache, cached_property, reduce
+from heapq import nlargest
 from typing import Any
 
 import numpy as np
@@ -97,10 +98,9 @@ class ExactRow:
         total = EXACT.add(_ONE, self._rest)
         if len(self._shifted) == 1:
             return EXACT.divide(_ONE, total)
-        second = sorted(self._shifted)[-2]
+        second, power = (nlargest(2, values)[1] for values in (self._shifted, self._powers))
         # 1 - exp(x) is -x if x is tiny, and would lose all its digits.
-        is_tiny = second.adjusted() < -EXACT.prec // 2
-        gap = second.copy_abs() if is_tiny else EXACT.subtract(_ONE, sorted(self._powers)[-2])
+        gap = second.copy_abs() if second.adjusted() < -EXACT.prec // 2 else EXACT.subtract(_ONE, power)
         return EXACT.divide(gap, total)
 
     @cached_property
