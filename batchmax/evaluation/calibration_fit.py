@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.errors import UsageError
 from batchmax.evaluation.calibration_rows import CalibrationRows, Scaling
 from batchmax.functional.losses import softmax_rows
+from batchmax.kernels.moments import row_moments
 from batchmax.options.calibration_file import LARGEST_T, SMALLEST_T, scipy_optimize
 
 Array = NDArray[Any]
@@ -116,5 +116,5 @@ def fit_scale_and_bias(data: CalibrationRows, beta: float) -> tuple[Scaling, boo
 def _slopes(matrix: Array, labels: Array, beta: float) -> Array:
     rows = softmax_rows(matrix, beta, labels=labels)
     entropy = np.empty(len(matrix))
-    kernels.row_moments(matrix, labels, beta, rows.maxima, rows.rests, entropy, np.empty(0))
+    row_moments(matrix, labels, beta, rows.maxima, rows.rests, entropy, np.empty(0))
     return np.nan_to_num(rows.nll - entropy)

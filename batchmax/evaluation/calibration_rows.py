@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.metrics import MetricSums, RowMetrics
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches
 from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
+from batchmax.kernels.compensated_sums import sum_counted
+from batchmax.kernels.row_metrics import metric_rows
 from batchmax.options.input_options import InputOptions
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally
@@ -125,7 +126,7 @@ class CalibrationRows:
             z, n = scaling.scaled(batch.matrix), len(batch.matrix)
             rows = softmax_rows(z, scaling.beta, labels=batch.labels)
             pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
-            kernels.metric_rows(z, batch.labels, scaling.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+            metric_rows(z, batch.labels, scaling.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
             counted = batch.held_out if self._holdout else batch.fitted
             sums.add(RowMetrics(rows, batch.labels, pred, rank, brier, np.zeros(0), counted & (rows.nll < np.inf)))
         metrics = sums.metrics()
@@ -135,7 +136,7 @@ class CalibrationRows:
         """Return the mean of a function over the rows to fit to."""
         sums = np.zeros(3)
         for batch in self._batches():
-            kernels.sum_counted(of(batch.matrix, batch.labels), batch.fitted, sums)
+            sum_counted(of(batch.matrix, batch.labels), batch.fitted, sums)
         return float(sums[0] + sums[1]) / self.n_fit
 
     def fitted(self) -> Iterator[tuple[Array, Array]]:

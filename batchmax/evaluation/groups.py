@@ -15,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.columns.arrow import plain_array, plain_type
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.metrics import RowMetrics, calibration_errors, group_metrics
-from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS
+from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS, tally_groups
 from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_totals import SequenceTotals
 
@@ -171,7 +170,7 @@ class Groups:
 
     def _add(self, codes: Array, some: RowMetrics, piece: slice) -> None:
         rows = (some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted)
-        kernels.tally_groups(*(array[piece] for array in rows), codes, self._sums)
+        tally_groups(*(array[piece] for array in rows), codes, self._sums)
 
     def table(self) -> pa.RecordBatch:
         """Return the groups in memory as a table, in order of first occurrence."""

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.columns.arrow import column_types, number_values, plain_array, plain_type, valid_rows
 from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.scored_input import loss_column
@@ -22,6 +21,7 @@ from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.metrics import RowMetrics
 from batchmax.evaluation.row_stream import open_rows, read_if_stdin, schema_of
 from batchmax.jobs.row_batch import RowBatch
+from batchmax.kernels.row_metrics import metric_rows, soft_metric_rows
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import refuse
 from batchmax.runtime.text import close_match
@@ -108,10 +108,10 @@ class LabeledInput:
         pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
         rows, beta, indices = batch.scores.rows, self.source.job.options.beta, labels.indices
         if indices is None:
-            kernels.soft_metric_rows(batch.matrix, labels.targets, beta, rows.maxima, rows.rests, brier)
+            soft_metric_rows(batch.matrix, labels.targets, beta, rows.maxima, rows.rests, brier)
             indices = np.zeros(0, np.int64)
         else:
-            kernels.metric_rows(batch.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+            metric_rows(batch.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
         nll = self._losses(batch)
         counted = batch.scores.status > LAST_WITHOUT_LOSS
         return RowMetrics(replace(rows, nll=nll), indices, pred, rank, brier, weights, counted)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.errors import UsageError
 from batchmax.functional.losses import Rows, perplexities
 from batchmax.kernels.metric_sums import (
@@ -26,6 +25,7 @@ from batchmax.kernels.metric_sums import (
     INFINITE,
     LOSS,
     WEIGHT,
+    tally_rows,
 )
 from batchmax.scoring.tally import finite
 
@@ -92,7 +92,7 @@ class MetricSums:
     def add(self, some: RowMetrics) -> None:
         """Add some rows."""
         self.n_counted += int(np.count_nonzero(some.counted))
-        kernels.tally_rows(
+        tally_rows(
             some.rows.nll, some.rows.rests, some.pred, some.rank, some.brier, some.labels, some.weights, some.counted,
             np.array(self.top_k, np.int64), self.sums, self.tops, self.classes, self.confusion, self.bins, self.losses,
             self.confidences,

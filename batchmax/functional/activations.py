@@ -44,13 +44,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from batchmax import kernels
 from batchmax.activations import ACTIVATIONS, LOSSES, Activation, ActivationName, LossName, loss_of
 from batchmax.functional.arguments import Lines, Reduction, check_reduction, class_indices
 from batchmax.functional.losses import Array
+from batchmax.kernels.activations import activate_rows, loss_rows
+from batchmax.kernels.dispatch import standard_floats
 
 
-@kernels.standard_floats()
+@standard_floats()
 def activate(
     logits: ArrayLike, activation: ActivationName = "softmax", *, axis: int = -1, temperature: float = 1.0
 ) -> Array:
@@ -95,11 +96,11 @@ def activate(
     z = _wide(view)
     probs = np.empty_like(z)
     if z.size:
-        kernels.activate_rows(z, number, view.beta, probs, np.empty((0, z.shape[1])))
+        activate_rows(z, number, view.beta, probs, np.empty((0, z.shape[1])))
     return view.restored(probs)
 
 
-@kernels.standard_floats()
+@standard_floats()
 def loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -162,7 +163,7 @@ def loss(
     if len(targets) and LOSSES[name].needs_class:
         raise ValueError(f"loss {name!r} needs class indices, not targets")
     losses, gradients = np.empty(n), np.empty((n if grad else 0, k))
-    kernels.loss_rows(z, indices, targets, number, LOSSES[name].number, view.beta, losses, gradients)
+    loss_rows(z, indices, targets, number, LOSSES[name].number, view.beta, losses, gradients)
     share = 1.0 / n if reduction == "mean" and n else 1.0
     with np.errstate(over="ignore", invalid="ignore"):
         result: Any

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
+from batchmax.kernels.elementwise import exp_values, log1p_values
+from batchmax.kernels.soft_targets import soft_cross_entropy
+from batchmax.kernels.softmax_rows import fill_softmax
 from batchmax.runtime.buffers import Take
 from batchmax.statuses import Status
 
@@ -32,14 +34,14 @@ class Rows:
     def log_sums(self) -> Array:
         """log(sum(exp(x - max))) of each row, (n,) float64."""
         values = np.empty(len(self.rests))
-        kernels.log1p_values(self.rests, values)
+        log1p_values(self.rests, values)
         return values
 
 
 def perplexities(mean_losses: Array) -> Array:
     """Return exp of (n,) float64 mean losses in nats."""
     values = np.empty(len(mean_losses))
-    kernels.exp_values(mean_losses, values)
+    exp_values(mean_losses, values)
     return values
 
 
@@ -71,7 +73,7 @@ def softmax_rows(
         hits=take((0 if labels is None else n,), np.bool_),
         status=status,
     )
-    kernels.softmax_rows(
+    fill_softmax(
         matrix,
         np.empty(0, np.int64) if labels is None else labels,
         beta,
@@ -132,7 +134,7 @@ def dense_losses(
     losses = take((n,), np.float64)
     if targets is None:
         targets = np.empty((0, k), matrix.dtype)
-    kernels.soft_cross_entropy(
+    soft_cross_entropy(
         matrix,
         targets,
         np.ones(k) if weights is None else weights,

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from batchmax.functional.arguments import Lines, Reduction, apart_from, check_reduction, class_indices
 from batchmax.functional.losses import Array, dense_losses, index_losses, softmax_rows
-from batchmax.kernels import standard_floats
+from batchmax.kernels.dispatch import standard_floats
 from batchmax.runtime.buffers import Buffers
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchmax import kernels
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job, plan_scoring
 from batchmax.columns.matrices import first_row_length
@@ -16,6 +15,7 @@ from batchmax.errors import UsageError
 from batchmax.jobs.bad_row_policy import BadRowHandler
 from batchmax.jobs.row_batch import score_chunk
 from batchmax.jobs.stage import Result
+from batchmax.kernels.dispatch import standard_floats
 from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.runtime.buffers import Buffers
@@ -28,7 +28,7 @@ from batchmax.sources.streams.arrow_batches import check_batch, check_schema, de
 from batchmax.sources.token_chunks import TokenChunk
 
 
-@kernels.standard_floats()
+@standard_floats()
 def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     """Return the batch with the output columns added. This is a pure function.
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from batchmax import kernels
+from batchmax.kernels.dispatch import limit_threads, standard_floats
 from batchmax.options.input_options import RunOptions
 from batchmax.runtime.cores import usable_cores
 
@@ -21,12 +21,12 @@ def use_threads(options: RunOptions) -> Iterator[None]:
     This thread and those that it starts meanwhile compute in the standard floating-point mode. Arrow's threads belong
     to the process: they are limited only if ``options.threads`` is given, until the last such job ends.
     """
-    kernels.limit_threads(options.threads or usable_cores())
+    limit_threads(options.threads or usable_cores())
     try:
-        with _arrow_threads(options.threads), kernels.standard_floats():
+        with _arrow_threads(options.threads), standard_floats():
             yield
     finally:
-        kernels.limit_threads(None)
+        limit_threads(None)
 
 
 @contextlib.contextmanager

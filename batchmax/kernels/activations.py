@@ -10,6 +10,7 @@ import numpy as np
 from numba import prange
 
 from batchmax.activations import ACTIVATIONS, LOSSES
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import exp, log, log1p
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, plain
@@ -24,7 +25,8 @@ FAR = 1e300
 """Replaces infinity where a value must be finite."""
 
 
-def activate(z, activation, beta, probs, logs):
+@kernel("in float64[:,:], int64, float64, out float64[:,:], out float64[:,:]")
+def activate_rows(z, activation, beta, probs, logs):
     """Compute an activation and its logarithms.
 
     Parameters
@@ -54,7 +56,8 @@ def activate(z, activation, beta, probs, logs):
         exchange_float_mode(before)
 
 
-def losses(z, labels, targets, activation, loss, beta, out, gradients):
+@kernel("in float64[:,:], in int64[:], in float64[:,:], int64, int64, float64, out float64[:], out float64[:,:]")
+def loss_rows(z, labels, targets, activation, loss, beta, out, gradients):
     """Compute losses and their gradients with respect to z.
 
     Parameters

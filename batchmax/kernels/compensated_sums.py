@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.simd import WIDTH, address, load, total
 from batchmax.kernels.softmax import add_exactly
@@ -54,6 +55,7 @@ def sum_squares(terms):
     return total(lanes)
 
 
+@kernel("in float64[:], in bool[:], out float64[:]", parallel=False)
 def sum_counted(values, counted, sums):
     """Add the counted values to sums: the sum, its accumulated rounding error, and the number of +inf.
 
@@ -79,6 +81,7 @@ def sum_counted(values, counted, sums):
     sums[2] += infinite
 
 
+@kernel("in float64[:], in bool[:], in int64[:], out float64[:,:]", parallel=False)
 def sum_lists(values, counted, lengths, sums):
     """Add the counted values of each list to its row of sums, as :func:`sum_counted` does.
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -30,6 +30,7 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite.binding import ffi
+from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel as numba_threads
 
@@ -103,23 +104,57 @@ def limit_threads(threads: int | None) -> None:
     _STATE.limits.threads = threads
 
 
+REALS = (types.float32, types.float64)
+"""The types of logits that kernels are compiled for."""
+
+Signature = tuple[types.Type, ...]
+
+
+def signatures_of(arguments: str) -> list[Signature]:
+    """Return the types of a kernel's arguments: for both types of logits if ``real`` occurs, otherwise one tuple.
+
+    Parameters
+    ----------
+    arguments
+        For example ``"in real[:,:], float64, out float64[:]"``. ``in`` arrays are read, ``out`` arrays are filled or
+        updated; all are C-contiguous.
+    """
+    reals = REALS if "real" in arguments else REALS[:1]
+    return [tuple(_type_of(argument, real) for argument in arguments.split(", ")) for real in reals]
+
+
+def _type_of(argument: str, real: types.Type) -> types.Type:
+    name, _, axes = argument.removeprefix("in ").removeprefix("out ").partition("[")
+    kind = real if name == "real" else getattr(types, name)
+    return types.Array(kind, axes.count(":"), "C", readonly=argument.startswith("in ")) if axes else kind
+
+
 class Kernel:
     """A function of arrays that is compiled on first use and can be called from any thread and after a fork.
 
-    The first ``inputs`` arguments are passed as read-only arrays: Numba compiles separate versions for writable and
-    read-only arrays, and inputs may be either.
+    Made by the decorator :func:`kernel`.
     """
 
-    def __init__(self, function: Callable[..., Any], inputs: int, *, parallel: bool = True) -> None:
-        self._function = function
-        self._inputs = inputs
+    def __init__(self, function: Callable[..., Any], signatures: Sequence[Signature], *, parallel: bool) -> None:
+        self.function = function
+        self.signatures = signatures
+        self._are_inputs = [isinstance(kind, types.Array) and not kind.mutable for kind in signatures[0]]
         self._threaded = parallel
         self._dispatchers: dict[bool, Any] = {}
+        self.name = function.__name__
         self.__doc__ = function.__doc__
+
+    def compile(self) -> None:
+        """Compile for all signatures, or load what is in the cache."""
+        for signature in self.signatures:
+            self._dispatcher(parallel=self._threaded and not _STATE.serial).compile(signature)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the kernel on these arrays; outputs are filled in place."""
-        arguments = (*map(_read_only, arguments[: self._inputs]), *arguments[self._inputs :])
+        arguments = tuple(
+            _read_only(argument) if is_input else argument
+            for argument, is_input in zip(arguments, self._are_inputs, strict=True)
+        )
         if not self._threaded:
             return self._serial(*arguments)
         with _STATE.lock:
@@ -145,11 +180,30 @@ class Kernel:
     def _dispatcher(self, *, parallel: bool) -> Any:
         # Not a cached property: up to Python 3.11 it has a lock, which a fork could leave locked in the child.
         if parallel not in self._dispatchers:
-            self._dispatchers.setdefault(parallel, _compile(self._function, parallel=parallel))
+            self._dispatchers.setdefault(parallel, _dispatcher(self.function, self.signatures, parallel=parallel))
         return self._dispatchers[parallel]
 
 
-_exchange = Kernel(exchange, 0, parallel=False)
+KERNELS: list[Kernel] = []
+"""All kernels of the modules that were imported."""
+
+
+def kernel(arguments: str, *, parallel: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
+    """Return a decorator that makes a function a :class:`Kernel`; see :func:`signatures_of`.
+
+    Input arrays may be read-only or writable: Numba distinguishes the two, so the kernel gets read-only views. Other
+    types of arguments than the declared ones are refused, instead of compiling the kernel again for them.
+    """
+
+    def register(function: Callable[..., Any]) -> Kernel:
+        made = Kernel(function, signatures_of(arguments), parallel=parallel)
+        KERNELS.append(made)
+        return made
+
+    return register
+
+
+_exchange = kernel("int64", parallel=False)(exchange)
 
 
 @contextmanager
@@ -173,10 +227,10 @@ def _read_only(argument: Any) -> Any:
     return view
 
 
-def _compile(function: Callable[..., Any], *, parallel: bool) -> Any:
+def _dispatcher(function: Callable[..., Any], signatures: Sequence[Signature], *, parallel: bool) -> Any:
     dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy")
     dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba has no public setter
-    dispatcher.compile = partial(_undisturbed, dispatcher.compile)
+    dispatcher.compile = partial(_undisturbed, dispatcher.compile, signatures)
     # Called only if the cache doesn't have the function.
     dispatcher._compiler.compile = partial(_announced, dispatcher._compiler.compile)  # noqa: SLF001
     return dispatcher
@@ -188,13 +242,20 @@ def _announced(work: Callable[..., Any], *arguments: Any) -> Any:
         return work(*arguments)
 
 
-def _undisturbed(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a function in a thread of its own, which signals don't interrupt.
+def _undisturbed(work: Callable[..., Any], signatures: Sequence[Signature], signature: Signature) -> Any:
+    """Compile in a thread of its own, which signals don't interrupt.
 
-    An exception inside LLVM would end the process. A signal interrupts the calling thread at once; the function runs to
-    its end.
+    An exception inside LLVM would end the process. A signal interrupts the calling thread at once; the compilation runs
+    to its end.
+
+    Raises
+    ------
+    TypeError
+        The kernel isn't declared for arguments of these types.
     """
+    if signature not in signatures:
+        raise TypeError(f"no kernel for arguments of types {signature}; there are {list(signatures)}")
     thread = ThreadPoolExecutor(1, "compile")
-    done = thread.submit(work, *arguments)
+    done = thread.submit(work, signature)
     thread.shutdown(wait=False)
     return done.result()

@@ -2,23 +2,27 @@
 
 from numba import prange
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import exp, log, log1p
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.softmax import block_count, block_rows
 
 
+@kernel("in float64[:], out float64[:]", parallel=False)
 def exp_values(values, out):
     """Fill out with exp(values), both (n,) float64."""
     for i in range(values.shape[0]):
         out[i] = exp(values[i])
 
 
+@kernel("in float64[:], out float64[:]", parallel=False)
 def log1p_values(values, out):
     """Fill out with log(1 + values), both (n,) float64; values are >= 0 or NaN."""
     for i in range(values.shape[0]):
         out[i] = log1p(values[i])
 
 
+@kernel("in real[:,:], out real[:,:]")
 def log_matrix(values, out):
     """Fill out with log(values), both (n, K) float32 or float64, C-contiguous; -inf for 0, NaN for negative values."""
     n, k = values.shape

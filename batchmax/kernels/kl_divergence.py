@@ -4,6 +4,7 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.compensated_sums import new_terms, sum_terms
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, maximum, plain
@@ -16,7 +17,8 @@ Above, the difference loses at most four bits.
 """
 
 
-def divergence(a, b, beta_a, beta_b, kl):
+@kernel("in real[:,:], in real[:,:], float64, float64, out float64[:]")
+def divergence_rows(a, b, beta_a, beta_b, kl):
     """Fill kl with KL(p || q) = sum_j p_j log(p_j / q_j) in nats, where p is the softmax of a's row and q of b's.
 
     Computed as sum_j p_j (exp(d_j) - 1 - d_j) with d_j = log q_j - log p_j, which is equal because both sum to 1. No

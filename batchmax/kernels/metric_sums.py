@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.softmax import add_exactly
 
@@ -17,6 +18,12 @@ SUPPORT, PREDICTED, RIGHT, CLASS_LOSS = 0, 1, 2, 3
 """Indices of the sums of a class."""
 
 
+@kernel(
+    "in float64[:], in float64[:], in int32[:], in int32[:], in float64[:], in int64[:], in float64[:], "
+    "in bool[:], in int64[:], out float64[:,:], out float64[:], out float64[:,:], out float64[:,:], "
+    "out float64[:,:], out int64[:], out int64[:,:]",
+    parallel=False,
+)
 def tally_rows(
     nll,
     rests,
@@ -98,6 +105,11 @@ def tally_rows(
         confidences[1 if hit else 0, _bin(confidence, n_widths)] += 1
 
 
+@kernel(
+    "in float64[:], in float64[:], in int32[:], in float64[:], in float64[:], in bool[:], in int64[:], "
+    "out float64[:,:]",
+    parallel=False,
+)
 def tally_groups(nll, rests, rank, brier, weights, counted, groups, sums):
     """Add rows to the sums of their groups.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.compensated_sums import new_terms, sum_squares, sum_terms
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled
@@ -22,7 +23,8 @@ SCALE = 2.0**600
 """Below a distance of ``SMALL_DISTANCE``, probabilities are scaled by this, so that their squares don't underflow."""
 
 
-def moments(z, labels, beta, maxima, rests, entropy, el2n):
+@kernel("in real[:,:], in int64[:], float64, in float64[:], in float64[:], out float64[:], out float64[:]")
+def row_moments(z, labels, beta, maxima, rests, entropy, el2n):
     """Fill entropy and el2n, which are NaN if the row has no probabilities.
 
     Parameters

@@ -8,6 +8,7 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.compensated_sums import new_terms, sum_terms
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import expm1, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, maximum
@@ -17,7 +18,8 @@ MAX_INSERTED = 64
 """Up to this many top classes are found by insertion; more by a stable sort."""
 
 
-def order(z, labels, beta, maxima, rests, pred, margin, rank):
+@kernel("in real[:,:], in int64[:], float64, in float64[:], in float64[:], out int32[:], out float64[:], out int32[:]")
+def order_rows(z, labels, beta, maxima, rests, pred, margin, rank):
     """Fill pred, margin and rank.
 
     Parameters
@@ -58,7 +60,8 @@ def order(z, labels, beta, maxima, rests, pred, margin, rank):
         exchange_float_mode(before)
 
 
-def top_k(z, beta, maxima, rests, classes, probs):
+@kernel("in real[:,:], float64, in float64[:], in float64[:], out int32[:,:], out float64[:,:]")
+def top_k_rows(z, beta, maxima, rests, classes, probs):
     """Fill classes (n, k) int32 and probs (n, k) float64 with the k most probable classes, most probable first."""
     n = z.shape[0]
     rows = block_rows(z)
@@ -76,15 +79,16 @@ def top_k(z, beta, maxima, rests, classes, probs):
         exchange_float_mode(before)
 
 
-def tails(z, beta, maxima, rests, classes, tail):
+@kernel("in real[:,:], float64, in float64[:], in float64[:], in int32[:,:], out float64[:]")
+def tail_rows(z, beta, maxima, rests, classes, tail):
     """Fill tail (n,) float64 with the probability of all classes but the top k, as a sum, not as 1 minus the others.
 
     Parameters
     ----------
     z, beta, maxima, rests
-        As for :func:`top_k`.
+        As for :func:`top_k_rows`.
     classes
-        The result of :func:`top_k`.
+        The result of :func:`top_k_rows`.
     """
     n = z.shape[0]
     rows = block_rows(z)

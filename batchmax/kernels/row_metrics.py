@@ -4,21 +4,34 @@ The square of a softmax numerator is the numerator at twice beta: exp(2 beta (z 
 therefore the score, has a relative error below 1e-6.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import prange
 
 from batchmax.kernels.compensated_sums import new_terms, sum_terms
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import LOG2_E, exp2_single, expm1, shifted_exp
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, fma
 from batchmax.kernels.simd import WIDTH, address, largest, load, load_some, total, where_less, widened
-from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.softmax import MAX_TALL_CLASSES, block_count, block_rows
 from batchmax.kernels.softmax_float32 import SHIFT, SINGLE_ROUNDER, exponentials, is_ordinary, prepare
 
 NO_LOGIT = np.float32(-np.inf)
 
 
-def metrics_float32(z, labels, beta, maxima, rests, nll, pred, rank, brier):
+def metric_rows(logits: Any, *arguments: Any) -> None:
+    """Compute row metrics with the kernel for these logits; see :func:`metrics`."""
+    is_wide = logits.dtype == np.float32 and logits.shape[1] > MAX_TALL_CLASSES["float32"]
+    (metrics_single if is_wide else metrics)(logits, *arguments)
+
+
+@kernel(
+    "in float32[:,:], in int64[:], float64, in float64[:], in float64[:], in float64[:], out int32[:], "
+    "out int32[:], out float64[:]"
+)
+def metrics_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
     """Do the same as :func:`metrics` along rows of float32 logits with many classes."""
     n, k = z.shape
     c = 2.0 * beta * LOG2_E
@@ -54,6 +67,10 @@ def metrics_float32(z, labels, beta, maxima, rests, nll, pred, rank, brier):
         exchange_float_mode(before)
 
 
+@kernel(
+    "in real[:,:], in int64[:], float64, in float64[:], in float64[:], in float64[:], out int32[:], "
+    "out int32[:], out float64[:]"
+)
 def metrics(z, labels, beta, maxima, rests, nll, pred, rank, brier):
     """Fill pred, rank and brier.
 
@@ -97,7 +114,8 @@ def metrics(z, labels, beta, maxima, rests, nll, pred, rank, brier):
         exchange_float_mode(before)
 
 
-def soft_metrics(z, targets, beta, maxima, rests, brier):
+@kernel("in real[:,:], in real[:,:], float64, in float64[:], in float64[:], out float64[:]")
+def soft_metric_rows(z, targets, beta, maxima, rests, brier):
     """Fill brier, (n,) float64, as :func:`metrics` does, for (n, K) targets that are distributions over the classes."""
     n, k = z.shape
     rows = block_rows(z)

@@ -15,6 +15,7 @@ number.
 import numpy as np
 from numba import prange
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import log1p, shifted_exp
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled
@@ -24,7 +25,8 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 UNIT = 2.0**-53
 
 
-def sample(z, beta, maxima, rests, seed, first_row, classes):
+@kernel("in real[:,:], float64, in float64[:], in float64[:], uint64, uint64, out int32[:]")
+def sample_rows(z, beta, maxima, rests, seed, first_row, classes):
     """Fill classes with random draws.
 
     Parameters

@@ -3,12 +3,14 @@
 import numpy as np
 from numba import prange
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import log1p, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, plain
 from batchmax.kernels.softmax import LANES, add_exactly, block_count, block_rows
 
 
+@kernel("in real[:,:], in real[:,:], in float64[:], float64, float64, in float64[:], in float64[:], out float64[:]")
 def soft_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rests, losses):
     """Fill losses with sum_j t_j * (-log p_j), where t_j = w_j * ((1 - smoothing) * y_j + smoothing / K).
 

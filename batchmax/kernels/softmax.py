@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, fma, maximum, plain
@@ -38,6 +39,10 @@ MASKED_LABEL = int(Status.MASKED_LABEL)
 OK = int(Status.OK)
 
 
+@kernel(
+    "in float64[:,:], in int64[:], float64, int64, out float64[:,:], out float64[:,:], out float64[:], "
+    "out float64[:], out float64[:], out bool[:], out uint8[:]"
+)
 def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
     """Fill probs, log_probs, maxima, rests, nll, hits and status.
 
@@ -89,6 +94,10 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
         exchange_float_mode(before)
 
 
+@kernel(
+    "in real[:,:], in int64[:], float64, int64, out real[:,:], out real[:,:], out float64[:], "
+    "out float64[:], out float64[:], out bool[:], out uint8[:]"
+)
 def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
     """Do the same as :func:`softmax_wide` for float32 or float64, across rows: fast for few classes."""
     n, k = z.shape

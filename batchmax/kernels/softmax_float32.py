@@ -18,6 +18,7 @@ infinity, are computed in float64.
 import numpy as np
 from numba import prange
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import LOG2_E, exp2_single
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, fma, plain
@@ -68,6 +69,10 @@ Q5 = np.float32(0.00015453561402005238)
 ONE = np.float32(1.0)
 
 
+@kernel(
+    "in float32[:,:], in int64[:], float64, int64, out float32[:,:], out float32[:,:], out float64[:], "
+    "out float64[:], out float64[:], out bool[:], out uint8[:]"
+)
 def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
     """Do the same as :func:`batchmax.kernels.softmax.softmax_wide`, for float32 and any number of classes."""
     n, k = z.shape

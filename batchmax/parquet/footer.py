@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from batchmax import kernels
-from batchmax.kernels.parquet.thrift_skip import INNER
+from batchmax.kernels.parquet.thrift_skip import INNER, read_integers
 from batchmax.parquet.fields import COLUMN_CHUNK, FILE_METADATA, ROW_GROUP, check_fields
 from batchmax.parquet.thrift import Struct, ThriftError, UnparsedStructs, read_struct
 from batchmax.storage.system_calls import read_at
@@ -124,7 +123,7 @@ class RowGroup:
         page (0 without one).
         """
         sizes, ends = np.empty((self.n_columns, len(SIZE_FIELDS)), np.int64), np.empty(self.n_columns, np.int64)
-        kernels.read_integers(np.frombuffer(self._data, np.uint8), self._starts[:-1], ends, SIZE_FIELDS, sizes)
+        read_integers(np.frombuffer(self._data, np.uint8), self._starts[:-1], ends, SIZE_FIELDS, sizes)
         sizes[(ends >= 0) & (sizes[:, 4] < 0), 4] = 0
         return sizes
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
+from batchmax.kernels.parquet.thrift_skip import find_structs
 
 STOP: Final = 0
 TRUE: Final = 1
@@ -164,7 +164,7 @@ class _Reader:
         kind, size = self._list_head()
         starts = np.zeros(size + 1, np.int64)
         whole = np.frombuffer(self._data, np.uint8)
-        if kind != STRUCT or not kernels.find_structs(whole, self.at, starts):
+        if kind != STRUCT or not find_structs(whole, self.at, starts):
             raise ThriftError("a list of structs is invalid")
         self.at = int(starts[-1])
         return UnparsedStructs(self._data, starts)

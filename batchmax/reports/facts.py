@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batchmax import __version__, kernels
+from batchmax import __version__
 from batchmax.columns.job import Job
 from batchmax.evaluation.worst_rows import FIGURES
 from batchmax.functional.losses import softmax_rows
+from batchmax.kernels.intrinsics import compiled_by
 from batchmax.options.input_options import MAX_BETA, InputOptions
 from batchmax.reports.collectors import SelectedRow
 from batchmax.reports.html.formatting import ABSENT, number, printable
@@ -177,7 +178,7 @@ def provenance(source: Source, options: InputOptions, arguments: Mapping[str, An
     """Return the provenance of a report: versions, notes, command, inputs."""
     pairs = [
         ("batchmax", __version__),
-        ("kernels", kernels.compiled_by()),
+        ("kernels", compiled_by()),
         ("NumPy, pyarrow", f"{np.__version__}, {pa.__version__}"),
         *[(note.split(":", 1)[0], printable(note.split(":", 1)[-1].strip(), 300)) for note in source.job.notes],
     ]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.activations import ACTIVATIONS, LOSSES, LossName
 from batchmax.columns.labels import Labels
+from batchmax.kernels.activations import activate_rows, loss_rows
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.buffers import Take
 from batchmax.statuses import LAST_WITHOUT_LOSS, Status
@@ -27,7 +27,7 @@ def activate(logits: Array, options: ScoreOptions, take: Take) -> tuple[Array, A
     For an activation that isn't a distribution, the second matrix has the order of the probabilities instead.
     """
     probs, logs = take(logits.shape, logits.dtype), take(logits.shape, logits.dtype)
-    kernels.activate_rows(logits, ACTIVATIONS[options.activation].number, options.beta, probs, logs)
+    activate_rows(logits, ACTIVATIONS[options.activation].number, options.beta, probs, logs)
     return probs, logs
 
 
@@ -74,5 +74,5 @@ def _losses(logits: Array, labels: Labels, status: Array, options: ScoreOptions,
         np.copyto(indices, labels.indices, where=status > LAST_WITHOUT_LOSS)
     found = take((n,), np.float64)
     activation = ACTIVATIONS[options.activation].number
-    kernels.loss_rows(logits, indices, targets, activation, LOSSES[loss].number, options.beta, found, np.empty((0, k)))
+    loss_rows(logits, indices, targets, activation, LOSSES[loss].number, options.beta, found, np.empty((0, k)))
     return found

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job, computed_fields
 from batchmax.columns.labels import Labels, read_labels
@@ -25,6 +24,10 @@ from batchmax.columns.result_arrays import matrix_columns, pred_column, status_c
 from batchmax.columns.scored_input import unclear_content
 from batchmax.columns.sequences import Tokens
 from batchmax.functional.losses import Rows, dense_losses, index_losses, softmax_rows
+from batchmax.kernels.elementwise import log_matrix
+from batchmax.kernels.moments import row_moments
+from batchmax.kernels.ranking import order_rows, tail_rows, top_k_rows
+from batchmax.kernels.sampling import sample_rows
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
 from batchmax.parquet.int96 import is_raw
 from batchmax.runtime.buffers import Take
@@ -68,7 +71,7 @@ def read_rows(
     matrix, status = read_matrix(batch, job.logits, job.n_classes, take) if logits is None else (logits, None)
     if job.options.input == "probs":
         probs, matrix = matrix, take(matrix.shape, matrix.dtype)
-        kernels.log_matrix(probs, matrix)
+        log_matrix(probs, matrix)
         matrix.flags.writeable = False
     if job.options.scale is not None:
         matrix = np.multiply(matrix, np.array(job.options.scale), out=take(matrix.shape, np.float64))
@@ -158,7 +161,7 @@ def score_rows(
         values["sample"] = take((len(logits),), np.int32)
         for run, number in [(slice(None), first_row)] if tokens is None else tokens.numbered(first_row):
             given = matrix[run], beta, rows.maxima[run], rows.rests[run]
-            kernels.sample_rows(*given, np.uint64(options.seed), np.uint64(number), values["sample"][run])
+            sample_rows(*given, np.uint64(options.seed), np.uint64(number), values["sample"][run])
     if "confidence" in job.outputs:
         values["confidence"] = 1.0 / (1.0 + rows.rests)
     if "logsumexp" in job.outputs:
@@ -273,7 +276,7 @@ def _add_order(
         ranked = labels is not None and "rank" in job.outputs
         values["pred"], values["margin"] = take((n,), np.int32), take((n,), np.float64)
         values["rank"] = take((n if ranked else 0,), np.int32)
-        kernels.order_rows(
+        order_rows(
             matrix,
             labels if ranked else np.empty(0, np.int64),
             beta,
@@ -286,11 +289,11 @@ def _add_order(
     if job.options.top_k:
         shape = (n, job.options.top_k)
         values["top_k_classes"], values["top_k_probs"] = take(shape, np.int32), take(shape, np.float64)
-        kernels.top_k_rows(matrix, beta, rows.maxima, rows.rests, values["top_k_classes"], values["top_k_probs"])
+        top_k_rows(matrix, beta, rows.maxima, rows.rests, values["top_k_classes"], values["top_k_probs"])
     if "tail_mass" in job.top_k_outputs:
         classes = values["top_k_classes"]
         values["tail_mass"] = take((n,), np.float64)
-        kernels.tail_rows(matrix, beta, rows.maxima, rows.rests, classes, values["tail_mass"])
+        tail_rows(matrix, beta, rows.maxima, rows.rests, classes, values["tail_mass"])
         values["top_k_log_probs"] = _log_probs_of(matrix, classes, rows, beta)
 
 
@@ -310,7 +313,7 @@ def _add_moments(
         return
     for name in ("entropy", "el2n"):
         values[name] = take((len(matrix) if name in wanted else 0,), np.float64)
-    kernels.row_moments(
+    row_moments(
         matrix,
         np.empty(0, np.int64) if labels is None else labels,
         beta,

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.columns.arrow import column_array, plain_array, valid_rows
 from batchmax.columns.sequences import Tokens
 from batchmax.errors import DataError
+from batchmax.kernels.compensated_sums import sum_lists
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, Status
 
@@ -112,7 +112,7 @@ class SequenceTally:
         np.minimum.at(worst_labelled, row, np.where(is_unlabelled, Status.OK, status).astype(np.uint8))
         np.add.at(counts, row, counted)
         for one, numbers in zip(sums, values, strict=True):
-            kernels.sum_lists(numbers, counted, tokens.lengths, one)
+            sum_lists(numbers, counted, tokens.lengths, one)
         worst[tokens.missing] = Status.NULL_LOGITS
         if not tokens.ends:
             self._open = worst[-1], worst_labelled[-1], counts[-1], sums[:, -1].copy()

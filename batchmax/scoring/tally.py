@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.functional.losses import perplexities
+from batchmax.kernels.compensated_sums import sum_counted
 from batchmax.statuses import LAST_BAD, STATUS_NAMES, Status
 
 
@@ -100,10 +100,10 @@ class Tally:
         if losses is None or nll is None:
             return
         counted = status >= Status.MASKED_LABEL
-        kernels.sum_counted(losses, counted, self.loss)
-        kernels.sum_counted(nll, counted, self.nll)
+        sum_counted(losses, counted, self.loss)
+        sum_counted(nll, counted, self.nll)
         self.judged += int(np.count_nonzero(counted))
-        kernels.sum_counted(np.ones(len(counted)) if weights is None else weights, counted, self.weight)
+        sum_counted(np.ones(len(counted)) if weights is None else weights, counted, self.weight)
         if hits is not None:
             self.hits += int(np.count_nonzero(hits & counted))
 
@@ -115,7 +115,7 @@ class Tally:
     def add_text(self, n_bytes: NDArray[np.int64], nll: NDArray[np.float64], counted: NDArray[np.bool_]) -> None:
         """Add the bytes of text and the sums of plain losses of the sequences that ``counted`` selects."""
         self.bytes += sum(n_bytes[counted].tolist())
-        kernels.sum_counted(nll, counted, self.text_nll)
+        sum_counted(nll, counted, self.text_nll)
 
     def bits(self) -> tuple[float | None, float | None]:
         """Return the plain loss in bits per token and per byte; None if it isn't finite, or there are none."""

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batchmax import __version__, kernels
+from batchmax import __version__
 from batchmax.columns.job import Job
 from batchmax.columns.scored_input import DEFAULT_PATTERN
 from batchmax.columns.sequences import Nesting
+from batchmax.kernels.cache import source_fingerprint
 from batchmax.options.score_options import ScoreOptions
 from batchmax.sinks.parquet_sink import kept_metadata
 from batchmax.sources.parquet_file import InputFile, pyarrow_only
@@ -75,7 +76,7 @@ def job_identity(
         "output": json.loads(schema.metadata[b"batchmax"]),
         "inputs": [[composed(file.path), file.stat.size, file.stat.modified_ns] for file in source.files],
         "rejects": options.rejects is not None,
-        "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": kernels.source_fingerprint()},
+        "versions": {"numpy": np.__version__, "pyarrow": pa.__version__, "kernels": source_fingerprint()},
         "parquet": "pyarrow" if pyarrow_only() else "batchmax",
     }
 

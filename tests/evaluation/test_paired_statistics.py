@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchmax import kernels
 from batchmax.evaluation.comparison.paired_tests import MOST_EXACT, Differences, mcnemar
+from batchmax.kernels.kl_divergence import divergence_rows
 from tests.support.comparisons import logits_of
 from tests.support.requirements import optional, package
 from tests.support.rows import INF, NAN
@@ -94,7 +94,7 @@ def test_divergence_is_accurate_for_different_and_almost_equal_rows(dtype, k, ap
     a = logits_of(20, 1, k, dtype)
     b = (a + apart * logits_of(20, 2, k, dtype)).astype(dtype)
     found = np.empty(20)
-    kernels.divergence_rows(a, b, 1.0, 0.7 if apart > 1 else 1.0, found)
+    divergence_rows(a, b, 1.0, 0.7 if apart > 1 else 1.0, found)
     wanted = [exact_divergence(*pair, 1.0, 0.7 if apart > 1 else 1.0) for pair in zip(a, b, strict=True)]
     np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=1e-30)
 
@@ -111,7 +111,7 @@ def test_divergence_of_masked_huge_and_bad_rows():
         [[0, 1, 1], [0, -INF, 2], [0, -INF, 2], [1e300, 0, 0], [0, 1, 2], [0, 1, 2], [INF, 1, 2], [800.0, 0, 0]]
     )
     found = np.empty(len(a))
-    kernels.divergence_rows(a, b, 1.0, 1.0, found)
+    divergence_rows(a, b, 1.0, 1.0, found)
     assert found[0] == pytest.approx(rel_entr(softmax(a[0]), softmax(b[0])).sum(), rel=1e-14)
     assert found[1:4].tolist() == [INF, 0, 0]
     assert np.isnan(found[4:7]).all()
@@ -124,7 +124,7 @@ def test_divergence_does_not_depend_on_other_rows(dtype):
     """The divergence of a row has the same bits whether it is computed alone or with other rows."""
     a, b = logits_of(50, 1, 37, dtype), logits_of(50, 2, 37, dtype)
     whole, alone = np.empty(50), np.empty(1)
-    kernels.divergence_rows(a, b, 1.0, 1.0, whole)
+    divergence_rows(a, b, 1.0, 1.0, whole)
     for row in range(50):
-        kernels.divergence_rows(a[row : row + 1], b[row : row + 1], 1.0, 1.0, alone)
+        divergence_rows(a[row : row + 1], b[row : row + 1], 1.0, 1.0, alone)
         assert alone[0] == whole[row]

@@ -12,7 +12,8 @@ import warnings
 import numpy as np
 import pytest
 
-from batchmax.kernels import cache, compensated_sums
+from batchmax.kernels import cache
+from batchmax.kernels.compensated_sums import sum_counted
 from batchmax.kernels.dispatch import Kernel
 from tests.support.paths import ROOT
 
@@ -28,9 +29,8 @@ def folder(tmp_path, monkeypatch):
 def total():
     """Compile or load a kernel, and return its sum of 1, 2 and 4 without the 2."""
     found = np.zeros(3)
-    Kernel(compensated_sums.sum_counted, 2, parallel=False)(
-        np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found
-    )
+    new = Kernel(sum_counted.function, sum_counted.signatures, parallel=False)
+    new(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]), found)
     return found[0]
 
 
@@ -43,11 +43,9 @@ def test_a_second_process_compiles_nothing(folder):
     """A kernel that one process compiled is loaded by the next."""
     code = """
     import numpy as np
-    from batchmax.kernels import compensated_sums
-    from batchmax.kernels.dispatch import Kernel
-    kernel = Kernel(compensated_sums.sum_counted, 2, parallel=False)
-    kernel(np.ones(3), np.ones(3, bool), np.zeros(3))
-    stats = kernel._serial.stats
+    from batchmax.kernels.compensated_sums import sum_counted
+    sum_counted(np.ones(3), np.ones(3, bool), np.zeros(3))
+    stats = sum_counted._serial.stats
     print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
     """
     lines = "\n".join(line.strip() for line in code.strip().splitlines())
@@ -169,11 +167,11 @@ def test_after_warming_up_a_job_compiles_nothing(tmp_path):
     outputs = "probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
     code = (
         "import batchmax, numpy as np\n"
-        "from batchmax import kernels\n"
+        "from batchmax.kernels.warmup import compile_kernels\n"
         "from batchmax.kernels.cache import KernelCache\n"
         "asked, load = [], KernelCache.load_overload\n"
         "KernelCache.load_overload = lambda self, *which: asked.append((self._name, which[0])) or load(self, *which)\n"
-        "kernels.warmup()\n"
+        "compile_kernels()\n"
         "n_warm = len(asked)\n"
         f"for dtype in ('float32', 'float64'):\n"
         f"    batchmax.score('data/digits.parquet', r'{tmp_path}/' + dtype + '.parquet', outputs={outputs!r}, top_k=2,"

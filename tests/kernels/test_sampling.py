@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchmax
-from batchmax import kernels
 from batchmax.errors import UsageError
 from batchmax.functional.losses import softmax_rows
+from batchmax.kernels.sampling import sample_rows
 from tests.support.paths import DATA
 from tests.support.requirements import optional
 from tests.support.split_mix import split_mix
@@ -25,7 +25,7 @@ DIGITS = DATA / "digits.parquet"
 def drawn(logits, seed=0, first=0, beta=1.0):
     rows = softmax_rows(logits, beta)
     classes = np.empty(len(logits), np.int32)
-    kernels.sample_rows(logits, beta, rows.maxima, rows.rests, np.uint64(seed), np.uint64(first), classes)
+    sample_rows(logits, beta, rows.maxima, rows.rests, np.uint64(seed), np.uint64(first), classes)
     return classes
 
 
@@ -58,7 +58,7 @@ def first_draws(k, seeds, row):
     rows = softmax_rows(logits, 1.0)
     classes = np.empty((len(seeds), 1), np.int32)
     for number, seed in enumerate(seeds):
-        kernels.sample_rows(logits, 1.0, rows.maxima, rows.rests, np.uint64(seed), np.uint64(row), classes[number])
+        sample_rows(logits, 1.0, rows.maxima, rows.rests, np.uint64(seed), np.uint64(row), classes[number])
     return classes[:, 0]
 
 

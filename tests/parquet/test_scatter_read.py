@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchmax import kernels
+from batchmax.kernels.parquet import snappy
 from batchmax.parquet import Footer, MatrixReader, PageError
 from batchmax.parquet.levels import varint
 from batchmax.parquet.reading import page_reader, raw_pages, scatter_read
@@ -162,7 +162,7 @@ def test_pages_without_values_are_no_layout(tmp_path):
 def stored(data, size, n_head=1 << 16, n_pieces=500):
     """Return the bytes that the kernel found, or None if it found nothing."""
     head, places = np.zeros(n_head, np.uint8), np.zeros((n_pieces, 2), np.int64)
-    filled, count = kernels.stored(np.frombuffer(data, np.uint8), size, head, places)
+    filled, count = snappy.stored(np.frombuffer(data, np.uint8), size, head, places)
     assert (filled < 0) == (count == 0)
     if not count:
         return None

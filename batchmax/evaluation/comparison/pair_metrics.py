@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.columns.job import Job
 from batchmax.columns.labels import IGNORED_INDEX
 from batchmax.evaluation.comparison.paired_tests import Differences
 from batchmax.evaluation.comparison.row_cursor import Side
 from batchmax.evaluation.top_rows import TopRows
 from batchmax.functional.losses import dense_losses, softmax_rows
+from batchmax.kernels.compensated_sums import sum_counted
+from batchmax.kernels.kl_divergence import divergence_rows
 from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS
 
 Array = NDArray[Any]
@@ -57,7 +58,7 @@ class PairMetrics:
     agreed
         Number of pairs with the same prediction.
     hits, losses
-        For a and b: the number of correct predictions, and the sums of losses as made by ``kernels.sum_counted``.
+        For a and b: the number of correct predictions, and the sums of losses as made by ``sum_counted``.
     right_to_wrong, wrong_to_right
         Number of predictions that are correct in a alone, and in b alone.
     differences
@@ -97,7 +98,7 @@ class PairMetrics:
         self.pairs += len(good)
         self.bad += int(np.count_nonzero(~good))
         kl = self._divergence(a, b)
-        kernels.sum_counted(kl, good, self.divergence)
+        sum_counted(kl, good, self.divergence)
         self.agreed += int(np.count_nonzero((a.pred == b.pred) & good))
         if not self.has_labels:
             self._keep(a, b, np.where(good, kl, 0.0), None, None, kl)
@@ -109,7 +110,7 @@ class PairMetrics:
         loss_a, hits_a = _losses_of(a, b, self._betas[0])
         loss_b, hits_b = _losses_of(b, a, self._betas[1])
         for loss, sums in zip((loss_a, loss_b), self.losses, strict=True):
-            kernels.sum_counted(loss, counted, sums)
+            sum_counted(loss, counted, sums)
         finite = counted & np.isfinite(loss_a) & np.isfinite(loss_b)
         self.differences.add(loss_a[finite], loss_b[finite])
         if hits_a is not None and hits_b is not None:
@@ -123,7 +124,7 @@ class PairMetrics:
         if matrices[0].dtype != matrices[1].dtype:
             matrices = a.matrix.astype(np.float64, copy=False), b.matrix.astype(np.float64, copy=False)
         kl = np.empty(len(a.status))
-        kernels.divergence_rows(*matrices, *self._betas, kl)
+        divergence_rows(*matrices, *self._betas, kl)
         return kl
 
     def _compare_labels(self, a: Side, b: Side, counted: Array) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
+from batchmax.kernels.compensated_sums import sum_counted
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
@@ -48,8 +48,8 @@ class Differences:
         # Shifting by one of the values avoids cancellation in the variance, which is a difference of squares.
         differences -= self._origin
         counted = np.ones(len(differences), np.bool_)
-        kernels.sum_counted(differences, counted, self._sums)
-        kernels.sum_counted(differences * differences, counted, self._squares)
+        sum_counted(differences, counted, self._sums)
+        sum_counted(differences * differences, counted, self._squares)
         self._n += len(differences)
 
     def interval(self) -> Interval:

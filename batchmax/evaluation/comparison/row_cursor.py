@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchmax import kernels
 from batchmax.evaluation.comparison.join_keys import comparable
 from batchmax.jobs.row_batch import RowBatch
+from batchmax.kernels.dispatch import limit_threads
 from batchmax.sources.token_chunks import TokenChunk
 
 Array = NDArray[Any]
@@ -66,7 +66,7 @@ class RowCursor:
             self._batch = next(self._rows, None)
             if self._batch is None:
                 # The other input is still being computed, with these threads.
-                kernels.limit_threads(self._threads)
+                limit_threads(self._threads)
                 return False
             self.at, self.left = 0, len(self._batch.matrix)
             if self._order is not None:

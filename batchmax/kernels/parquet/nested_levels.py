@@ -7,6 +7,7 @@ https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-pac
 
 import numpy as np
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.parquet.rle import open_run, packed_level
 
@@ -34,6 +35,7 @@ def _all_equal(data, run, place, count, width, level):
     return is_equal
 
 
+@kernel("in uint8[:], in uint8[:], int64, int64, int64, int64, int64, bool, out uint8[:]", parallel=False)
 def walk_levels(repetition, definition, n_values, n_classes, place, level, width, optional, events):
     """Check the levels of a page of lists of lists of K numbers.
 
@@ -102,6 +104,7 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
     return place, n_events, n_numbers
 
 
+@kernel("in uint8[:], in uint8[:], int64, int64, int64, int64", parallel=False)
 def inner_length(repetition, definition, n_values, level, width, length):
     """Return the length of the first inner list that isn't empty, as far as this page shows it.
 

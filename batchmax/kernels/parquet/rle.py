@@ -9,6 +9,7 @@ https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-pac
 
 import numpy as np
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.intrinsics import compiled
 
 MAX_SHIFT = 35
@@ -80,6 +81,7 @@ def packed_level(data, at, place, width):
     return (two >> (bit & 7)) & ((1 << width) - 1)
 
 
+@kernel("in uint8[:], int64, int64, int64, in uint8[:]", parallel=False)
 def check_repetition(data, n_values, n_classes, place, packed):
     """Check that the repetition levels of a page are those of lists of K values.
 
@@ -134,6 +136,7 @@ def _ones(byte):
     return (bits + (bits >> 4)) & 0x0F
 
 
+@kernel("in uint8[:], int64, int64, int64", parallel=False)
 def count_levels(data, n_values, width, wanted):
     """Return the position after n_values levels of ``width`` bits, and how many of the levels equal ``wanted``.
 
@@ -187,6 +190,7 @@ def gather(data, at, bit, width, dictionary, out):
     return beyond
 
 
+@kernel("in uint8[:], bool, int64, in real[:], out real[:], out int64[:]", parallel=False)
 def look_up(data, last, width, dictionary, out, state):
     """Fill as much of out (n_values,) as the data allow with entries of a dictionary; later calls continue.
 
@@ -259,6 +263,7 @@ def look_up(data, last, width, dictionary, out, state):
     return at, done
 
 
+@kernel("in uint8[:]", parallel=False)
 def count_texts(data):
     """Return the number of strings in the data, each after its length in four bytes; -1 if they don't fit exactly."""
     at = 0
@@ -275,6 +280,7 @@ def count_texts(data):
     return count
 
 
+@kernel("in uint8[:], out float64[:]", parallel=False)
 def text_lengths(data, lengths):
     """Fill lengths (n_texts,) with the sizes of strings, stored as in :func:`count_texts`; 0 for missing ones."""
     at = 0

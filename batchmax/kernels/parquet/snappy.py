@@ -7,6 +7,7 @@ https://github.com/google/snappy/blob/main/format_description.txt
 
 import numpy as np
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.parquet.rle import little_endian, varint
 
@@ -49,6 +50,7 @@ def open_element(data, at):
     return length, number, at if number else -1
 
 
+@kernel("in uint8[:], int64, out uint8[:], out int64[:,:]", parallel=False)
 def stored(data, size, head, pieces):
     """Unpack the data before the first long literal, and find that literal and all following ones.
 
@@ -104,6 +106,7 @@ def stored(data, size, head, pieces):
     return (filled, count) if done == size and count else (-1, 0)
 
 
+@kernel("in uint8[:], bool, out uint8[:], int64, out uint8[:], out int64[:]", parallel=False)
 def decompress_snappy(data, last, out, filled, history, state):
     """Unpack as much Snappy data as is there and fits into the output; later calls continue.
 

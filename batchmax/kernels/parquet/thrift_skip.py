@@ -9,6 +9,7 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 
 import numpy as np
 
+from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.parquet.rle import varint
 
@@ -22,6 +23,7 @@ MAX_SHIFT = 63
 """The largest shift of a byte in an integer: at most ten bytes."""
 
 
+@kernel("in uint8[:], int64, out int64[:]", parallel=False)
 def find_structs(data, at, starts):
     """Find where consecutive structs begin.
 
@@ -129,6 +131,7 @@ def _skip(data, at, kind, kinds, left):
     return at
 
 
+@kernel("in uint8[:], in int64[:], out int64[:], out int64[:], out int64[:,:]", parallel=False)
 def read_integers(data, starts, ends, fields, values):
     """Read some integer fields of structs, and of the structs directly in them.
 

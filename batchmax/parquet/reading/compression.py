@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from batchmax import kernels
+from batchmax.kernels.parquet.snappy import stored
 from batchmax.parquet.format import CODECS
 from batchmax.parquet.reading.raw_pages import MAX_PIECES, Bytes, PageError
 
@@ -52,5 +52,5 @@ def _stored(body: Bytes, size: int) -> list[Bytes] | None:
     """
     head = np.empty(min(size, MAX_HEAD), np.uint8)
     places = np.empty((MAX_PIECES, 2), np.int64)
-    filled, count = kernels.stored(body, size, head, places)
+    filled, count = stored(body, size, head, places)
     return [head[:filled], *(body[start:end] for start, end in places[:count].tolist())] if count else None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchmax import kernels
+from batchmax.kernels.parquet.rle import count_levels, text_lengths
 from batchmax.parquet.fields import read_page_header
 from batchmax.parquet.footer import FIXED_LEN_BYTE_ARRAY, TYPE, TYPE_LENGTH, Leaf
 from batchmax.parquet.format import (
@@ -168,7 +168,7 @@ class DecodedSize:
                 dictionary = page.uncompressed_bytes
                 if self._width is None and self.page <= max_page_bytes:
                     self._lengths = np.zeros(min(page.n_values, dictionary))
-                    kernels.text_lengths(self._decompressed(page), self._lengths)
+                    text_lengths(self._decompressed(page), self._lengths)
             else:
                 self._pages.append(page)
         # In a dictionary page is too large to examine, one string may take all of it.
@@ -347,4 +347,4 @@ def _header(reader: RangeReader, at: int) -> tuple[Struct, int]:
 
 def _count(levels: Bytes, n_values: int, width: int, wanted: int) -> int:
     """Return how many of n_values levels equal ``wanted``; if the levels are damaged, only those before the damage."""
-    return int(kernels.count_levels(levels, n_values, width, wanted)[1])
+    return int(count_levels(levels, n_values, width, wanted)[1])

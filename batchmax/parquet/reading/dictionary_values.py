@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
+from batchmax.kernels.parquet import rle
 from batchmax.kernels.parquet.rle import PADDING
 from batchmax.parquet.reading.large_pages import DecompressedStream
 from batchmax.parquet.reading.raw_pages import Bytes, PageError, pooled
@@ -33,7 +33,7 @@ def look_up(indices: Bytes, dictionary: NDArray[Any], out: NDArray[Any]) -> bool
     if not len(indices) or indices[0] > MAX_WIDTH:
         return False
     padded = np.concatenate([indices[1:], np.zeros(PADDING, np.uint8)])
-    used, _ = kernels.look_up(padded, True, int(indices[0]), dictionary, out, np.zeros(4, np.int64))
+    used, _ = rle.look_up(padded, True, int(indices[0]), dictionary, out, np.zeros(4, np.int64))
     return bool(used >= 0)
 
 
@@ -60,7 +60,7 @@ class DictionaryValues:
                 buffer[:rest] = self._data[:rest]
                 self._stream.into(buffer[rest:-PADDING])
                 self._data = buffer
-            used, count = kernels.look_up(
+            used, count = rle.look_up(
                 self._data, not self._stream.left, self._width, self._dictionary, numbers[done:], self._state
             )
             if used < 0 or (not used and not count and not self._stream.left):

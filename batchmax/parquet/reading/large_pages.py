@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from batchmax import kernels
-from batchmax.kernels.parquet.snappy import LONG_LITERAL, LONGEST_TAG
+from batchmax.kernels.parquet.snappy import LONG_LITERAL, LONGEST_TAG, decompress_snappy
 from batchmax.parquet.format import CODECS
 from batchmax.parquet.reading.raw_pages import PIECE, Bytes, CompressedBody, PageError, pooled
 
@@ -147,9 +146,7 @@ class _SnappyStream:
             if len(self._data) < LONGEST_TAG and self._body.left:
                 self._read_more()
             before = filled
-            used, filled = kernels.decompress_snappy(
-                self._data, not self._body.left, out, filled, self._history, self._state
-            )
+            used, filled = decompress_snappy(self._data, not self._body.left, out, filled, self._history, self._state)
             if used < 0:
                 raise PageError("a page cannot be decompressed: corrupt snappy data")
             self._data = self._data[used:]

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
-from batchmax.kernels.parquet.nested_levels import CONTINUES
+from batchmax.kernels.parquet.nested_levels import CONTINUES, inner_length, walk_levels
 from batchmax.parquet.footer import OPTIONAL, REPEATED, REPETITION, SchemaColumn
 from batchmax.parquet.format import DICTIONARY_PAGE
 from batchmax.parquet.reading.page_reader import Page, PageReader
@@ -50,7 +49,7 @@ class NestedLevels:
         # A token may continue from the previous page, and only a row can be without numbers.
         most = page.n_values // self._n_classes + 1 + min(self._n_rows, page.n_values)
         found = np.empty(most, np.uint8)
-        self._place, n_events, n_numbers = kernels.walk_levels(
+        self._place, n_events, n_numbers = walk_levels(
             page.repetition,
             page.definition,
             page.n_values,
@@ -169,7 +168,7 @@ def first_inner_length(
     length, is_complete = 0, False
     for page in PageReader(descriptor, start, start + size, codec, None, max_page_bytes):
         if page.kind != DICTIONARY_PAGE:
-            length, is_complete = kernels.inner_length(
+            length, is_complete = inner_length(
                 page.repetition, page.definition, page.n_values, level, level.bit_length(), length
             )
         if length < 0:

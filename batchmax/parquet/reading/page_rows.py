@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
-from batchmax.kernels.parquet.thrift_skip import INNER
+from batchmax.kernels.parquet.rle import count_levels
+from batchmax.kernels.parquet.thrift_skip import INNER, read_integers
 from batchmax.parquet.format import DICTIONARY_PAGE, OWN_HEADERS
 from batchmax.parquet.reading.raw_pages import Bytes, PageError
 from batchmax.storage.system_calls import read_into
@@ -33,7 +33,7 @@ def count_rows(repetition: Bytes, n_values: int, max_level: int) -> int:
     """
     if not max_level:
         return n_values
-    end, rows = kernels.count_levels(repetition, n_values, max_level.bit_length(), 0)
+    end, rows = count_levels(repetition, n_values, max_level.bit_length(), 0)
     if end < 0:
         raise PageError("the repetition levels of a page are damaged")
     return int(rows)
@@ -69,7 +69,7 @@ def count_values(descriptor: int, ranges: NDArray[np.int64]) -> NDArray[np.int64
             read_into(descriptor, [row.data], position)
         starts, after = np.arange(0, data.size, HEAD), np.empty(len(left), np.int64)
         fields = np.empty((len(left), len(HEADER_FIELDS)), np.int64)
-        kernels.read_integers(data.reshape(-1), starts, after, HEADER_FIELDS, fields)
+        read_integers(data.reshape(-1), starts, after, HEADER_FIELDS, fields)
         kinds, packed, *numbers = fields.T
         is_dictionary = kinds == DICTIONARY_PAGE
         n_values = np.select([kinds == kind for kind in OWN_HEADERS], numbers, -1)

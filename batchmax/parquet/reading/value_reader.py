@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax import kernels
+from batchmax.kernels.parquet.rle import check_repetition, count_levels
 from batchmax.parquet.format import (
     BYTE_STREAM_SPLIT,
     DICTIONARY_ENCODINGS,
@@ -58,10 +58,10 @@ class FlatLevels:
         if levels == self._checked:
             self._place = self._place_after
             return n_values
-        self._place = kernels.check_repetition(page.repetition, n_values, self._n_classes, self._place, self._packed)
+        self._place = check_repetition(page.repetition, n_values, self._n_classes, self._place, self._packed)
         if self._place < 0:
             raise PageError("rows have different lengths")
-        counted = kernels.count_levels(page.definition, n_values, level.bit_length(), level)
+        counted = count_levels(page.definition, n_values, level.bit_length(), level)
         if counted != (len(page.definition), n_values):
             raise PageError("a row or a value is null")
         self._checked, self._place_after = levels, self._place

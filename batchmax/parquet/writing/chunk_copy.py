@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchmax import kernels
+from batchmax.kernels.parquet.rle import count_levels, count_texts
 from batchmax.parquet.fields import PAGE_HEADER, check_fields
 from batchmax.parquet.footer import (
     FIXED_LEN_BYTE_ARRAY,
@@ -249,7 +249,7 @@ def _check_levels(inner: Struct, repetition: Bytes, definition: Bytes, leaf: Lea
     ):
         if bool(len(data)) != bool(max_level):
             raise ChunkCopyError("the levels of a page differ from its header")
-        if max_level and kernels.count_levels(data, n_values, max_level.bit_length(), wanted) != (len(data), counted):
+        if max_level and count_levels(data, n_values, max_level.bit_length(), wanted) != (len(data), counted):
             raise ChunkCopyError("the levels of a page differ from its header")
 
 
@@ -298,7 +298,7 @@ def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
     """Raise ChunkCopyError if a dictionary page doesn't hold exactly ``count`` values of the schema's type."""
     kind = element[ELEMENT_TYPE].value
     if kind == BYTE_ARRAY:
-        right = kernels.count_texts(entries) == count
+        right = count_texts(entries) == count
     else:
         width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else FIXED_WIDTHS.get(kind, 0)
         right = len(entries) == count * width
