@@ -205,7 +205,7 @@ def test_convert_passes_on(run, calls):
 
 def test_warmup_says_how_long_and_where(run, monkeypatch, tmp_path):
     """``warmup`` prints the time and the cache folder."""
-    monkeypatch.setattr("batchmax.kernels.warmup", lambda _: tmp_path)
+    monkeypatch.setattr("batchmax.functional.warmup.compile_kernels", lambda _: tmp_path)
     code, out, err = run("warmup")
     assert (code, err) == (0, "")
     assert re.fullmatch(rf"time   .* s\ncache  {tmp_path}\n", out)

@@ -92,7 +92,8 @@ def test_rows_after_the_last_key_of_the_other_are_counted(tmp_path, sign):
 def test_thread_limit_holds_until_both_inputs_are_read(tmp_path, monkeypatch):
     """The thread limit holds until both inputs have been read, and is then removed."""
     limits = []
-    monkeypatch.setattr("batchmax.evaluation.comparison.row_cursor.limit_threads", limits.append)
+    for module in ("evaluation.comparison.row_cursor", "jobs.threads"):
+        monkeypatch.setattr(f"batchmax.{module}.limit_threads", limits.append)
     a = write(rows_of(50, 1).slice(0, 10), tmp_path / "a.parquet")
     b = write(rows_of(50, 2), tmp_path / "b.parquet", 10)
     batchmax.compare(a, b, key="id", labels_from="b", threads=1)

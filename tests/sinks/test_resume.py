@@ -233,7 +233,7 @@ def test_an_unfinished_run_of_another_job_is_discarded(inputs, tmp_path, killed_
     elif change == "input":
         os.utime(tmp_path / "in" / "1.parquet")
     else:
-        monkeypatch.setattr("batchmax.kernels.source_fingerprint", lambda: "other kernels")
+        monkeypatch.setattr("batchmax.sinks.metadata.source_fingerprint", lambda: "other kernels")
     with pytest.warns(RuntimeWarning, match="an unfinished run is discarded: it was of another job"):
         batchmax.score(inputs, "out.parquet", **options)
     assert set(contents(tmp_path)) == {"out.parquet"}
