@@ -11,14 +11,13 @@ from numba import prange
 
 from batchmax.kernels.compensated_sums import new_terms, sum_terms
 from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.exp import LOG2_E, exp2_single, expm1, shifted_exp
+from batchmax.kernels.exp import expm1, shifted_exp
+from batchmax.kernels.exp_float32 import is_ordinary, scale_parts, scaled_unit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled, fma
-from batchmax.kernels.simd import WIDTH, address, largest, load, load_some, total, where_less, widened
+from batchmax.kernels.intrinsics import compiled
+from batchmax.kernels.simd import WIDTH, address, lanes_from, largest, load, total, where_less, widened
 from batchmax.kernels.softmax import MAX_TALL_CLASSES, block_count, block_rows
-from batchmax.kernels.softmax_float32 import SHIFT, SINGLE_ROUNDER, exponentials, is_ordinary, prepare
-
-NO_LOGIT = np.float32(-np.inf)
+from batchmax.kernels.softmax_float32 import exponentials, prepare
 
 
 def metric_rows(logits: Any, *arguments: Any) -> None:
@@ -34,9 +33,7 @@ def metric_rows(logits: Any, *arguments: Any) -> None:
 def metrics_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
     """Do the same as :func:`metrics` along rows of float32 logits with many classes."""
     n, k = z.shape
-    c = 2.0 * beta * LOG2_E
-    high = np.float32(c)
-    low = np.float32(c - high)
+    c, high, low = scale_parts(2.0 * beta)
     rows = block_rows(z)
     for block in prange(block_count(z)):
         before = exchange_float_mode(STANDARD)
@@ -60,8 +57,7 @@ def metrics_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
                 _, rest = exponentials(
                     row, k, k, m, high, low, known[1, 0], known[2, 0], known[3, 0], address(spare, 0), address(end, 0)
                 )
-                unit = exp2_single(c * m - (fma(m, high, SINGLE_ROUNDER) - SINGLE_ROUNDER) + SHIFT)
-                brier[i] = _brier(1.0 + rest / unit, rests[i], nll[i])
+                brier[i] = _brier(1.0 + rest / scaled_unit(m, c, high), rests[i], nll[i])
             else:
                 brier[i] = _brier(_squares(z, i, m, beta, terms), rests[i], nll[i])
         exchange_float_mode(before)
@@ -152,17 +148,17 @@ def _rank(z, i, y, row, ones):
     """Return 1 + the number of logits that are larger than the label's, or equal and at a lower index."""
     k = z.shape[1]
     label = z[i, y]
-    last = (k - 1) // WIDTH * WIDTH
     here = y // WIDTH * WIDTH
     counts = widened(where_less(label, label, ones))
     for j in range(0, here, WIDTH):
         counts = counts + widened(where_less(load(row, j), label, ones))
     above = 1 + here - int(total(counts))
     counts = widened(where_less(label, label, ones))
-    for j in range(here + WIDTH, last, WIDTH):
+    for j in range(here + WIDTH, k - WIDTH, WIDTH):
         counts = counts + widened(where_less(label, load(row, j), ones))
-    if last > here:
-        counts = counts + widened(where_less(label, load_some(row, last, k - last, NO_LOGIT), ones))
+    if here + WIDTH < k:
+        shared = (WIDTH - k) % WIDTH
+        counts = counts + widened(lanes_from(shared, where_less(label, load(row, k - WIDTH), ones)))
     above += int(total(counts))
     for j in range(here, min(here + WIDTH, k)):
         above += (z[i, j] > label) | ((z[i, j] == label) & (j < y))

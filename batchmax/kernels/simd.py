@@ -55,11 +55,6 @@ def _everywhere(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(INTS, [0] * WIDTH))
 
 
-def _below(builder: Any, count: Any) -> Any:
-    """Return a mask of the lanes whose index is below a count."""
-    return builder.icmp_signed("<", LANES, _everywhere(builder, builder.trunc(count, INT32)))
-
-
 def _vector_at(builder: Any, row: Any, j: Any, kind: Any = SINGLES) -> Any:
     return builder.bitcast(builder.gep(row, [j]), kind.as_pointer())
 
@@ -92,40 +87,16 @@ def load(typing_context: Any, row: Any, j: Any) -> Any:
 
 
 @intrinsic
-def load_some(typing_context: Any, row: Any, j: Any, count: Any, fill: Any) -> Any:
-    """Load ``count`` <= 16 float32, starting at index j of a row; set the other lanes to ``fill``."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        row, j, count, fill = arguments
-        operands = [_vector_at(builder, row, j), INT32(ALIGN), _below(builder, count), _everywhere(builder, fill)]
-        return call_llvm(builder, "llvm.masked.load.v16f32.p0", SINGLES, operands)
-
-    return singles(row, types.intp, types.intp, types.float32), generate
-
-
-@intrinsic
 def store(typing_context: Any, row: Any, j: Any, vector: Any) -> Any:
-    """Store 16 float32, starting at index j of a row."""
+    """Store 16 float32 or float64, starting at index j of a row."""
+    kind = SINGLES if vector == singles else DOUBLES
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row, j, vector = arguments
-        builder.store(vector, _vector_at(builder, row, j), align=ALIGN)
+        builder.store(vector, _vector_at(builder, row, j, kind), align=ALIGN)
         return context.get_dummy_value()
 
-    return types.void(row, types.intp, singles), generate
-
-
-@intrinsic
-def store_some(typing_context: Any, row: Any, j: Any, count: Any, vector: Any) -> Any:
-    """Store the first ``count`` lanes, starting at index j of a row."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        row, j, count, vector = arguments
-        operands = [vector, _vector_at(builder, row, j), INT32(ALIGN), _below(builder, count)]
-        call_llvm(builder, "llvm.masked.store.v16f32.p0", ir.VoidType(), operands)
-        return context.get_dummy_value()
-
-    return types.void(row, types.intp, types.intp, singles), generate
+    return types.void(row, types.intp, vector), generate
 
 
 @intrinsic
@@ -139,6 +110,79 @@ def prefetch(typing_context: Any, row: Any, j: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(row, types.intp), generate
+
+
+# Columns of 16 rows
+
+
+def _transposed(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Transpose the four 4 x 4 matrices that four vectors hold: each vector has one row of every matrix.
+
+    Only numbers within 128 bits change places, which every CPU does in one instruction. The function is its own
+    inverse.
+    """
+
+    def shuffled(a: Any, b: Any, *lanes: int) -> Any:
+        everywhere = [quad + lane for quad in range(0, WIDTH, 4) for lane in lanes]
+        return builder.shuffle_vector(a, b, ir.Constant(INTS, everywhere))
+
+    w = WIDTH  # the first lane of the second vector
+    a, b, c, d = vectors
+    pairs = [shuffled(x, y, *order) for order in ((0, w, 1, w + 1), (2, w + 2, 3, w + 3)) for x, y in ((a, b), (c, d))]
+    return [
+        shuffled(x, y, *order) for x, y in (pairs[:2], pairs[2:]) for order in ((0, 1, w, w + 1), (2, 3, w + 2, w + 3))
+    ]
+
+
+QUAD = ir.VectorType(ir.FloatType(), 4)
+
+
+def _quad_at(builder: Any, row: Any, n_columns: Any, r: int, j: Any) -> Any:
+    index = builder.add(builder.mul(n_columns, ir.Constant(n_columns.type, r)), j)
+    return builder.bitcast(builder.gep(row, [index]), QUAD.as_pointer())
+
+
+@intrinsic
+def load_columns(typing_context: Any, rows: Any, n_columns: Any, j: Any) -> Any:
+    """Load the columns j to j + 3 of 16 rows of float32 that follow each other, as four vectors."""
+    returned = types.UniTuple(singles, 4)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, n_columns, j = arguments
+        vectors = []
+        for i in range(4):
+            quads = [
+                builder.load(_quad_at(builder, rows, n_columns, 4 * lane + i, j), align=ALIGN) for lane in range(4)
+            ]
+            while len(quads) > 1:
+                n = quads[0].type.count
+                both = ir.Constant(ir.VectorType(INT32, 2 * n), list(range(2 * n)))
+                quads = [builder.shuffle_vector(a, b, both) for a, b in zip(quads[::2], quads[1::2], strict=True)]
+            vectors += quads
+        return context.make_tuple(builder, returned, _transposed(builder, vectors))
+
+    return returned(rows, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_columns(typing_context: Any, rows: Any, n_columns: Any, j: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Store four vectors as the columns j to j + 3 of 16 rows of float32 that follow each other."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, n_columns, j, *vectors = arguments
+        transposed = _transposed(builder, vectors)
+        # Without the fence, LLVM would split the vectors before it shuffles them, which takes more instructions.
+        fence = "llvm.arithmetic.fence.v16f32"
+        transposed = [call_llvm(builder, fence, SINGLES, [vector]) for vector in transposed]
+        for r in range(WIDTH):
+            vector, lane = transposed[r % 4], r // 4 * 4
+            quad = builder.shuffle_vector(
+                vector, vector, ir.Constant(ir.VectorType(INT32, 4), list(range(lane, lane + 4)))
+            )
+            builder.store(quad, _quad_at(builder, rows, n_columns, r, j), align=ALIGN)
+        return context.get_dummy_value()
+
+    return types.void(rows, types.intp, types.intp, singles, singles, singles, singles), generate
 
 
 # Lanewise operations. Scalar operands are broadcast.
@@ -164,31 +208,43 @@ at_least = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered(">"
 _add = _of_two(lambda builder, a, b: builder.fadd(a, b))
 _subtract = _of_two(lambda builder, a, b: builder.fsub(a, b))
 _multiply = _of_two(lambda builder, a, b: builder.fmul(a, b))
+_divide = _of_two(lambda builder, a, b: builder.fdiv(a, b))
+
+
+def _has_vector(a: Any, b: Any) -> bool:
+    return isinstance(a, Vector) or isinstance(b, Vector)
 
 
 @overload(operator.add)
 def _plus(a, b):
-    return (lambda a, b: _add(a, b)) if isinstance(a, Vector) else None
+    return (lambda a, b: _add(a, b)) if _has_vector(a, b) else None
 
 
 @overload(operator.sub)
 def _minus(a, b):
-    return (lambda a, b: _subtract(a, b)) if isinstance(a, Vector) else None
+    return (lambda a, b: _subtract(a, b)) if _has_vector(a, b) else None
 
 
 @overload(operator.mul)
 def _times(a, b):
-    return (lambda a, b: _multiply(a, b)) if isinstance(a, Vector) else None
+    return (lambda a, b: _multiply(a, b)) if _has_vector(a, b) else None
+
+
+@overload(operator.truediv)
+def _over(a, b):
+    return (lambda a, b: _divide(a, b)) if _has_vector(a, b) else None
 
 
 @intrinsic
 def fma_lanes(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a * b + c, rounded once."""
+    vector = next(kind for kind in (a, b, c) if isinstance(kind, Vector))
+    name, kind = ("llvm.fma.v16f32", SINGLES) if vector == singles else ("llvm.fma.v16f64", DOUBLES)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return call_llvm(builder, "llvm.fma.v16f32", SINGLES, [_everywhere(builder, x) for x in arguments])
+        return call_llvm(builder, name, kind, [_everywhere(builder, x) for x in arguments])
 
-    return singles(a, b, c), generate
+    return vector(a, b, c), generate
 
 
 @intrinsic
@@ -213,7 +269,43 @@ def where_less(typing_context: Any, low: Any, high: Any, a: Any) -> Any:
         low, high, a = (_everywhere(builder, argument) for argument in arguments)
         return builder.select(builder.fcmp_ordered("<", low, high), a, ir.Constant(SINGLES, None))
 
-    return singles(low, high, singles), generate
+    return singles(low, high, a), generate
+
+
+@intrinsic
+def lanes_from(typing_context: Any, count: Any, a: Any) -> Any:
+    """Return a, with 0 in its first ``count`` lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count, a = arguments
+        is_after = builder.icmp_signed(">=", LANES, _everywhere(builder, builder.trunc(count, INT32)))
+        return builder.select(is_after, a, ir.Constant(SINGLES, None))
+
+    return singles(types.intp, singles), generate
+
+
+@intrinsic
+def marked_nan(typing_context: Any, m: Any, a: Any) -> Any:
+    """Return m, with NaN where a is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        m, a = arguments
+        nan = ir.Constant(SINGLES, [float("nan")] * WIDTH)
+        return builder.select(builder.fcmp_unordered("uno", a, a), nan, m)
+
+    return singles(singles, singles), generate
+
+
+@intrinsic
+def any_above(typing_context: Any, a: Any, limit: Any) -> Any:
+    """Return whether any lane is above a limit."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, limit = arguments
+        is_above = builder.fcmp_ordered(">", a, _everywhere(builder, limit))
+        return call_llvm(builder, "llvm.vector.reduce.or.v16i1", ir.IntType(1), [is_above])
+
+    return types.boolean(singles, types.float32), generate
 
 
 # Conversions and reductions
@@ -227,6 +319,16 @@ def widened(typing_context: Any, a: Any) -> Any:
         return builder.fpext(arguments[0], DOUBLES)
 
     return doubles(singles), generate
+
+
+@intrinsic
+def narrowed(typing_context: Any, a: Any) -> Any:
+    """Convert a vector of float64 to float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fptrunc(arguments[0], SINGLES)
+
+    return singles(doubles), generate
 
 
 def _combined(builder: Any, vector: Any, combine: Any) -> Any:

@@ -22,21 +22,13 @@ from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, fma, maximum, plain
-from batchmax.statuses import Status
+from batchmax.kernels.row_losses import SOME_TIE, block_losses, why_nan
 
-MAX_TALL_CLASSES = {"float32": 12, "float64": 32}
+MAX_TALL_CLASSES = {"float32": 48, "float64": 32}
 """Rows with up to this many classes are processed across rows; the limits were measured."""
 
 LANES = 64
 BLOCK_BYTES = 1 << 17
-
-NAN_LOGIT = int(Status.NAN_LOGIT)
-INF_LOGIT = int(Status.INF_LOGIT)
-ALL_MASKED = int(Status.ALL_MASKED)
-BAD_LABEL = int(Status.BAD_LABEL)
-IGNORED = int(Status.IGNORED)
-MASKED_LABEL = int(Status.MASKED_LABEL)
-OK = int(Status.OK)
 
 
 @kernel(
@@ -90,7 +82,8 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
             if rest != rest:
                 status[i] = min(status[i], why_nan(z, i))
         if labels.shape[0] != 0:
-            block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, hits, status)
+            ties = rests[first:end]
+            block_losses(z, labels, beta, ignore_index, first, end, ties, SOME_TIE, maxima, rests, nll, hits, status)
         exchange_float_mode(before)
 
 
@@ -136,7 +129,8 @@ def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
         if labels.shape[0] != 0:
             first = block * tiles_per_block * LANES
             end = min(n, first + tiles_per_block * LANES)
-            block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, hits, status)
+            ties = rests[first:end]
+            block_losses(z, labels, beta, ignore_index, first, end, ties, SOME_TIE, maxima, rests, nll, hits, status)
         exchange_float_mode(before)
 
 
@@ -237,56 +231,6 @@ def row_log(z, i, m, beta, rest, out):
     for j in range(out.shape[1]):
         high, low = shifted_logit(z[i, j], m, beta)
         out[i, j] = high + (low - log_sum)
-
-
-@compiled
-def block_losses(z, labels, beta, ignore_index, first, end, maxima, rests, nll, hits, status):
-    """Fill nll and hits, and lower status, for the rows from first to before end."""
-    k = z.shape[1]
-    for i in range(first, end):
-        y = labels[i]
-        nll[i] = z[i, y] if 0 <= y < k else maxima[i]
-    # This loop is separate and uses slices that begin at 0: it wouldn't vectorize with indices that might be negative.
-    losses, ms, sums = nll[first:end], maxima[first:end], rests[first:end]
-    for r in range(losses.shape[0]):
-        high, low = shifted_logit(z.dtype.type(losses[r]), z.dtype.type(ms[r]), beta)
-        losses[r] = (log1p(sums[r]) - low) - high
-    for i in range(first, end):
-        y = labels[i]
-        hits[i] = 0 <= y < k and _is_predicted(z, i, y, maxima[i], rests[i])
-        if y == ignore_index:
-            nll[i] = 0.0
-            status[i] = min(status[i], IGNORED)
-        elif y < 0 or y >= k:
-            nll[i] = np.nan
-            status[i] = min(status[i], BAD_LABEL)
-        elif rests[i] != rests[i]:
-            nll[i] = np.nan
-        elif z[i, y] == -np.inf:
-            status[i] = min(status[i], MASKED_LABEL)
-
-
-@compiled
-def _is_predicted(z, i, y, m, rest):
-    if z[i, y] != m or rest != rest:
-        return False
-    if rest > 0.5:  # another logit equal to the maximum adds about 1
-        for j in range(y):
-            if z[i, j] == m:
-                return False
-    return True
-
-
-@compiled
-def why_nan(z, i):
-    """Return the status of a row that has no probabilities."""
-    status = ALL_MASKED
-    for j in range(z.shape[1]):
-        if z[i, j] != z[i, j]:
-            return NAN_LOGIT
-        if z[i, j] == np.inf:
-            status = INF_LOGIT
-    return status
 
 
 @compiled

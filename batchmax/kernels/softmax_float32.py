@@ -1,72 +1,39 @@
-"""The softmax kernel for float32 and many classes, 16 at a time.
+"""The softmax kernel for float32 and many classes, along a row: 16 classes at a time; see :mod:`.exp_float32`.
 
-With c = beta / ln 2, and c * z split into the nearest integer n and the remainder r, |r| <= 1/2,
-
-    exp(beta * (z - m)) = 2**(n - n_m) * 2**r / 2**r_m        (m is the largest logit, n_m and r_m are its parts)
-
-so the logits need not be shifted: the maximum only keeps exponents in range, and 2**r_m cancels when a probability is
-divided by the sum. r = c * z - n is computed by two fused multiply-adds, with c in two float32; its only errors are the
-two roundings, however far z is from m. This is the range reduction of the two-pass softmax (Dukhan and Ablavatski 2020,
-arXiv 2001.04438). Rejected: the difference of two float32, which needs its rounding error carried along, and float64,
-which has half the lanes and as many operations. The sum is float64.
-
-Until they are divided by their sum, exponentials are scaled by 2**64, so that neither they nor their factors are
-subnormal. n is exact if the absolute value of the largest logit is below 2**16 / c. Other rows, and those with NaN or
-infinity, are computed in float64.
+A row of at least 16 classes ends in a vector that overlaps the one before it. The classes that it has in common with
+that one are computed twice, and summed once. Masked loads and stores would do without, but only CPUs with AVX-512 have
+fast ones.
 """
 
 import numpy as np
 from numba import prange
 
 from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.exp import LOG2_E, exp2_single
+from batchmax.kernels.exp_float32 import SCALE, UNSHIFT, bounds, is_ordinary, scale_parts, scaled_exp, scaled_unit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled, fma, plain
+from batchmax.kernels.intrinsics import compiled, plain
+from batchmax.kernels.row_losses import SOME_TIE, block_losses, why_nan
 from batchmax.kernels.simd import (
     WIDTH,
-    add_exponents,
     address,
-    at_least,
     fma_lanes,
+    lanes_from,
     larger,
     largest,
     load,
-    load_some,
+    narrowed,
     prefetch,
     store,
-    store_some,
     total,
     where_less,
     widened,
 )
-from batchmax.kernels.softmax import LANES, block_count, block_losses, block_rows, row_exp, row_log, row_scale, why_nan
+from batchmax.kernels.softmax import LANES, block_count, block_rows, row_exp, row_log, row_scale
 
 TILE_BYTES = 1 << 14
 """Up to 16 rows are processed together if they fit into this many bytes."""
 
-FARTHEST = 2.0**16
-SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
-"""Between these limits, c and its second part are float32 with full precision."""
-
-SHIFT = np.float32(64)
-SCALE = 2.0**64
-UNSHIFT = np.float32(2.0**-64)
-LOWEST_EXP2 = np.float32(-250.0)
-"""2**this * 2**SHIFT rounds to 0. Exponentials are kept down to 2**-190; a million smaller ones don't change a loss."""
-
-# Adding 1.5 * 2**23 rounds to an integer and leaves that integer in the low bits of the sum.
-SINGLE_ROUNDER = np.float32(1.5 * 2.0**23)
 SMALL_REST = 2.0**-10
-
-NO_LOGIT = np.float32(-np.inf)
-# The Chebyshev fit of (2**r - 1) / r, degree 5, so that 2**0 is exactly 1; the relative error of 2**r is 2**-27.5.
-Q0 = np.float32(0.6931471882073744)
-Q1 = np.float32(0.24022650762136585)
-Q2 = np.float32(0.055503562479538596)
-Q3 = np.float32(0.009618081807260493)
-Q4 = np.float32(0.0013391323592631223)
-Q5 = np.float32(0.00015453561402005238)
-ONE = np.float32(1.0)
 
 
 @kernel(
@@ -74,71 +41,90 @@ ONE = np.float32(1.0)
     "out float64[:], out float64[:], out bool[:], out uint8[:]"
 )
 def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
-    """Do the same as :func:`batchmax.kernels.softmax.softmax_wide`, for float32 and any number of classes."""
+    """Do the same as :func:`batchmax.kernels.softmax.softmax_wide` for float32 and at least 16 classes."""
     n, k = z.shape
-    c = beta * LOG2_E
-    high = np.float32(c)
-    low = np.float32(c - high)
+    _, high, low = scale_parts(beta)
     wanted = probs.shape[0] != 0
     rows_per_tile = min(WIDTH, max(1, TILE_BYTES // (k * z.itemsize)))
     rows_per_block = block_rows(z)
     for block in prange(block_count(z)):
         before = exchange_float_mode(STANDARD)
         first = block * rows_per_block
-        after = min(n, first + rows_per_block)
-        lanes = np.empty((2, LANES), np.float64)
-        spare = np.empty((0 if wanted else 1, k), z.dtype)
-        known = np.zeros((4, WIDTH), z.dtype)
-        added = np.zeros(WIDTH)
-        ends = np.zeros((WIDTH, WIDTH), z.dtype)
+        end = min(n, first + rows_per_block)
+        spare = np.empty((1, k), z.dtype)
+        known = np.zeros((6, WIDTH), z.dtype)
+        added = np.ones((1, WIDTH))
+        lasts = np.empty((WIDTH, WIDTH), z.dtype)
+        ms, sums = np.empty(rows_per_block, z.dtype), np.empty(rows_per_block)
         # The distance to prefetch, in numbers: while one tile is computed, the next is fetched. Without prefetching,
         # the CPU waits for memory.
         ahead = rows_per_tile * k
-        for tile in range(first, after, rows_per_tile):
-            rows = min(rows_per_tile, after - tile)
+        for tile in range(first, end, rows_per_tile):
+            rows = min(rows_per_tile, end - tile)
             for r in range(rows):
                 known[0, r] = _maximum(address(z, tile + r), k)
             prepare(known, high, low)
             for r in range(rows):
-                i = tile + r
                 m, lowest, rounder, top = known[0, r], known[1, r], known[2, r], known[3, r]
-                maxima[i] = plain(np.float64(m))
-                if is_ordinary(m, c):
-                    out = address(probs, i) if wanted else address(spare, 0)
-                    row = address(z, i)
-                    end = address(ends, r)
-                    added[r], rests[i] = exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end)
-                elif wanted:
-                    rests[i] = row_exp(z, i, m, beta, probs, i, lanes)
-                    row_scale(probs, i, rests[i])
-                else:
-                    rests[i] = row_exp(z, i, m, beta, spare, 0, lanes)
+                out = address(probs, tile + r) if wanted else address(spare, 0)
+                added[0, r], sums[tile - first + r] = exponentials(
+                    address(z, tile + r), k, ahead, m, high, low, lowest, rounder, top, out, address(lasts, r)
+                )
+                ms[tile - first + r] = m
             if wanted:
+                factor, correction = inverse_parts(load(address(added, 0), 0))
+                store(address(known, 4), 0, factor)
+                store(address(known, 5), 0, correction)
                 for r in range(rows):
-                    if is_ordinary(known[0, r], c):
-                        _scale(address(probs, tile + r), k, added[r], address(ends, r))
-        _divide_by_maxima(rests[first:after], maxima[first:after], c, high)
-        for i in range(first, after):
-            if rests[i] != rests[i]:
-                status[i] = min(status[i], why_nan(z, i))
-            if log_probs.shape[0] != 0:
-                row_log(z, i, np.float32(maxima[i]), beta, rests[i], log_probs)
+                    _scale(address(probs, tile + r), k, known[4, r], known[5, r], address(lasts, r))
+        finish_rows(z, beta, first, end, ms, sums, probs, log_probs, spare, maxima, rests, status)
         if labels.shape[0] != 0:
-            block_losses(z, labels, beta, ignore_index, first, after, maxima, rests, nll, hits, status)
+            ties = rests[first:end]
+            block_losses(z, labels, beta, ignore_index, first, end, ties, SOME_TIE, maxima, rests, nll, hits, status)
         exchange_float_mode(before)
 
 
 @compiled
+def finish_rows(z, beta, first, end, ms, sums, probs, log_probs, spare, maxima, rests, status):
+    """Fill maxima, rests and log_probs for the rows from first to before end, and compute rows that aren't ordinary.
+
+    ``ms`` and ``sums`` have the maxima of these rows, and their sums of exponentials without one maximum as computed in
+    float32. ``spare`` is an array of (1, K) or more.
+    """
+    c, high, _ = scale_parts(beta)
+    some_maxima, some_rests = maxima[first:end], rests[first:end]
+    for r in range(some_rests.shape[0]):
+        some_maxima[r] = plain(np.float64(ms[r]))
+        some_rests[r] = sums[r] / scaled_unit(ms[r], c, high)
+    wanted = probs.shape[0] != 0
+    for r in range(some_rests.shape[0]):
+        if not is_ordinary(ms[r], c):
+            i = first + r
+            lanes = np.empty((2, LANES), np.float64)
+            if wanted:
+                rests[i] = row_exp(z, i, ms[r], beta, probs, i, lanes)
+                row_scale(probs, i, rests[i])
+            else:
+                rests[i] = row_exp(z, i, ms[r], beta, spare, 0, lanes)
+            if rests[i] != rests[i]:
+                status[i] = min(status[i], why_nan(z, i))
+    if log_probs.shape[0] != 0:
+        for i in range(first, end):
+            row_log(z, i, ms[i - first], beta, rests[i], log_probs)
+
+
+# The last vector of a row begins at k - 16. Its first ``shared`` classes are also in the vector before it.
+
+
+@compiled
 def _maximum(row, k):
-    # The last vector of a row holds 1 to 16 logits.
-    last = (k - 1) // WIDTH * WIDTH
-    m = load_some(row, last, k - last, NO_LOGIT)
+    m = load(row, k - WIDTH)
     j = 0
-    while j + 4 * WIDTH <= last:
+    while j + 4 * WIDTH < k:
         two = larger(load(row, j), load(row, j + WIDTH))
         m = larger(m, larger(two, larger(load(row, j + 2 * WIDTH), load(row, j + 3 * WIDTH))))
         j += 4 * WIDTH
-    for at in range(j, last, WIDTH):
+    for at in range(j, k - WIDTH, WIDTH):
         m = larger(m, load(row, at))
     return largest(m)
 
@@ -147,81 +133,54 @@ def _maximum(row, k):
 def prepare(known, high, low):
     """Given 16 maxima in row 0 of known, fill rows 1 to 3: logits below which exp is 0, rounders, exp of the maxima."""
     m = load(address(known, 0), 0)
-    lowest = m + LOWEST_EXP2 / high
-    rounder = (fma_lanes(m, high, SINGLE_ROUNDER) - SINGLE_ROUNDER) * -ONE + (SINGLE_ROUNDER + SHIFT)
+    lowest, rounder = bounds(m, high)
     store(address(known, 1), 0, lowest)
     store(address(known, 2), 0, rounder)
-    store(address(known, 3), 0, _scaled_exp(m, high, low, lowest, rounder))
+    store(address(known, 3), 0, scaled_exp(m, high, low, lowest, rounder))
 
 
 @compiled
 def exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end):
     """Fill out with a row's exponentials; return their sum, and the sum without one maximum.
 
-    The last 1 to 16 exponentials are stored in ``end``, which has room for a whole vector.
+    The last 16 exponentials are stored in ``end``; those of them that ``out`` lacks are not stored there.
     """
-    last = (k - 1) // WIDTH * WIDTH
-    z = load_some(row, last, k - last, NO_LOGIT)
-    e = _scaled_exp(z, high, low, lowest, rounder)
+    shared = (WIDTH - k) % WIDTH
+    e = scaled_exp(load(row, k - WIDTH), high, low, lowest, rounder)
     store(end, 0, e)
-    sums = widened(e)
-    for j in range(0, last, WIDTH):
+    sums = widened(lanes_from(shared, e))
+    for j in range(0, k - WIDTH, WIDTH):
         prefetch(row, j + ahead)
-        part = _scaled_exp(load(row, j), high, low, lowest, rounder)
+        part = scaled_exp(load(row, j), high, low, lowest, rounder)
         store(out, j, part)
         sums = sums + widened(part)
     added = total(sums)
     rest = added - top
     if rest < SMALL_REST * top:  # no ties, and the maximum would absorb the others
-        sums = widened(where_less(z, m, e))
-        for j in range(0, last, WIDTH):
+        sums = widened(lanes_from(shared, where_less(load(row, k - WIDTH), m, e)))
+        for j in range(0, k - WIDTH, WIDTH):
             sums = sums + widened(where_less(load(row, j), m, load(out, j)))
         rest = total(sums)
     return added, rest
 
 
 @compiled
-def _scale(out, k, added, end):
-    """Divide a row's exponentials by their sum. All but the last vector are in ``out``, the last is in ``end``."""
-    # 1 / sum in two float32, so that the product is rounded once. It is scaled by 2**64, so that its smaller part isn't
-    # subnormal if the probability isn't.
+def inverse_parts(added):
+    """Return 1 / sum of 16 rows in two vectors of float32, scaled by 2**64, so that a product is rounded once.
+
+    The smaller part isn't subnormal if the probability isn't.
+    """
     inverse = SCALE / added
-    factor = np.float32(inverse)
-    correction = np.float32(fma(-np.float64(factor), added, SCALE) * (inverse / SCALE))
-    last = (k - 1) // WIDTH * WIDTH
-    e = load(end, 0)
-    store_some(out, last, k - last, fma_lanes(e, factor, e * correction) * UNSHIFT)
-    # Backwards: the end was written last and is still in the cache.
-    for j in range(last - WIDTH, -1, -WIDTH):
+    factor = narrowed(inverse)
+    return factor, narrowed(fma_lanes(0.0 - widened(factor), added, SCALE) * (inverse * (1.0 / SCALE)))
+
+
+@compiled
+def _scale(out, k, factor, correction, end):
+    """Divide a row's exponentials by their sum. All but the last vector are in ``out``, the last is in ``end``."""
+    # Backwards: the end was written last and is still in the cache. The last vector overwrites what it shares.
+    for j in range((k - 1) // WIDTH * WIDTH - WIDTH, -1, -WIDTH):
         e = load(out, j)
         store(out, j, fma_lanes(e, factor, e * correction) * UNSHIFT)
-
-
-@compiled
-def _divide_by_maxima(rests, maxima, c, high):
-    """Divide rests by the exponentials of their maxima, in float64; those computed in float64 are right already."""
-    for r in range(rests.shape[0]):
-        n = fma(np.float32(maxima[r]), high, SINGLE_ROUNDER) - SINGLE_ROUNDER
-        unit = exp2_single(c * maxima[r] - n + SHIFT)
-        rests[r] /= unit if is_ordinary(maxima[r], c) else 1.0
-
-
-@compiled
-def is_ordinary(m, c):
-    """Return whether a row with this maximum can be computed in float32."""
-    return abs(m) * c < FARTHEST and SMALLEST_SCALE < c < LARGEST_SCALE
-
-
-@compiled
-def _scaled_exp(z, high, low, lowest, rounder):
-    """Return exp(beta * (z - m)) * 2**r_m * 2**SHIFT for 16 logits z; 0 below 2**-190."""
-    z = at_least(z, lowest)
-    rounded = fma_lanes(z, high, rounder)
-    negative_n = (rounded - rounder) * -ONE
-    r = fma_lanes(z, low, fma_lanes(z, high, negative_n))
-    q = fma_lanes(r, Q5, Q4)
-    q = fma_lanes(r, q, Q3)
-    q = fma_lanes(r, q, Q2)
-    q = fma_lanes(r, q, Q1)
-    q = fma_lanes(r, q, Q0)
-    return add_exponents(fma_lanes(r, q, ONE), rounded)
+    e = load(end, 0)
+    store(out, k - WIDTH, fma_lanes(e, factor, e * correction) * UNSHIFT)
