@@ -119,15 +119,13 @@ def by_key(name: str) -> Order:
     return lambda batch, _: (None, comparable(batch.chunk.values(name)))
 
 
-def by_number(partner: Array | None) -> Order:
-    """Return an order by row numbers, or by the numbers of partners, without the rows that have none."""
+def by_number(partner: Array) -> Order:
+    """Return an order by the numbers of the rows' partners, without the rows that have none (-1)."""
 
     def order(batch: RowBatch, first: int) -> tuple[Array | None, pa.Array]:
-        rows = slice(first, first + len(batch.matrix))
-        if partner is None:
-            return None, pa.array(np.arange(rows.start, rows.stop))
-        chosen = np.flatnonzero(partner[rows] >= 0)
-        return chosen, pa.array(partner[rows][chosen])
+        numbers = partner[first : first + len(batch.matrix)]
+        chosen = np.flatnonzero(numbers >= 0)
+        return chosen, pa.array(numbers[chosen])
 
     return order
 
