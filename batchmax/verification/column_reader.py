@@ -78,9 +78,7 @@ class RowValues:
 
     def fail_at_first(self, wrong: Any, what: Any) -> None:
         """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it."""
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise WrongRowError(what(row), int(self.numbers[row]))
+        fail_at_first(wrong, what, self.numbers)
 
 
 class RowReader:
@@ -277,8 +275,11 @@ def status_codes(batch: pa.RecordBatch, name: str) -> Array:
     return codes
 
 
-def fail_at_first(wrong: Any, what: Any) -> None:
-    """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it."""
+def fail_at_first(wrong: Any, what: Any, numbers: Array | None = None) -> None:
+    """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it.
+
+    ``numbers`` are the numbers of the rows; None if they are in order from 0.
+    """
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise WrongRowError(what(row), row)
+        raise WrongRowError(what(row), row if numbers is None else int(numbers[row]))
