@@ -23,7 +23,6 @@ from batchmax.options.input_options import InputOptions
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.scoring.tally import Tally
-from batchmax.sources.parquet_source import Source
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_WITHOUT_LOSS, STATUS_NAMES, Status
 
@@ -95,7 +94,7 @@ class CalibrationRows:
         if options.beta != 1.0:
             raise UsageError("the temperature is fitted", where="--temperature", remedy="leave it out")
         refuse_bytes(options)
-        self.source = self._open(src, options)
+        self.source = open_rows(src, options, ("loss",), {})
         job = self.source.job
         written = written_by_score(self.source.schema)
         if written is not None and not written.activation.is_log_linear and job.options.input != "logits":
@@ -156,7 +155,7 @@ class CalibrationRows:
         if not self._is_first_pass and self._kept is not None:
             yield from self._kept
             return
-        source = self.source if self._is_first_pass else self._open(self._src, self._options)
+        source = self.source if self._is_first_pass else open_rows(self._src, self._options, ("loss",), {})
         tally, sequences = Tally(), SequenceTally(shift=source.job.options.shift)
         self.n_fit = self.n_holdout = self.infinite_losses = 0
         self.warnings = []
@@ -183,10 +182,6 @@ class CalibrationRows:
             yield batch
         self.n_rows, self.bad_rows, self._statuses = tally.rows, tally.bad_rows, tally.statuses
         self._is_first_pass = False
-
-    @staticmethod
-    def _open(src: Any, options: InputOptions) -> Source:
-        return open_rows(src, options, ("loss",), {})
 
 
 def _is_held_out(numbers: Array, seed: int, share: float) -> Array:
