@@ -19,6 +19,7 @@ from batchmax.evaluation.metrics import MetricSums, RowMetrics
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches
 from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
+from batchmax.kernels.sampling import split_mix
 from batchmax.options.input_options import InputOptions
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally
@@ -190,15 +191,7 @@ def _is_held_out(numbers: Array, seed: int, share: float) -> Array:
     SplitMix64 (Steele et al. 2014) is seeded with its own output 0 for ``seed``. Used directly, neighboring seeds would
     select shifted rows.
     """
-    bits = _split_mix(_split_mix(np.array([seed % 2**64], np.uint64), np.uint64(0)), numbers.astype(np.uint64))
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
-
-
-def _split_mix(seed: NDArray[np.uint64], n: Any) -> NDArray[np.uint64]:
-    """Return output n, counted from 0, of SplitMix64 with a seed."""
-    with np.errstate(over="ignore"):
-        x = seed + (n + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        bits: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
-    return bits
+    # Not the compiled function, which is for numbers; this one is the same for arrays.
+    output = split_mix.py_func
+    bits = output(output(np.array([seed % 2**64], np.uint64), np.uint64(0)), numbers.astype(np.uint64))
+    return np.asarray((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share)

@@ -19,14 +19,7 @@ from numpy.typing import NDArray
 from batchmax import kernels
 from batchmax.errors import UsageError
 from batchmax.functional.losses import Rows, perplexities
-from batchmax.kernels.metric_sums import (
-    BRIER,
-    FIGURES,
-    HITS,
-    INFINITE,
-    LOSS,
-    WEIGHT,
-)
+from batchmax.kernels.metric_sums import BRIER, FIGURES, HITS, INFINITE, LOSS, WEIGHT
 from batchmax.scoring.tally import finite
 
 Array = NDArray[Any]

@@ -28,29 +28,22 @@ TOKEN_BITS = 32
 
 @dataclass(frozen=True, eq=False)
 class SequencePairs:
-    """Pairs of sequences, (n,) each: row numbers, statuses and numbers of tokens in both inputs."""
+    """Pairs of sequences, (n,) each: row numbers and numbers of tokens in both inputs.
+
+    ``is_bad`` marks pairs with a bad sequence in either input, ``is_uneven`` pairs with different numbers of tokens,
+    neither sequence being null.
+    """
 
     rows: tuple[Array, Array]
-    statuses: tuple[Array, Array]
     lengths: tuple[Array, Array]
-
-    @property
-    def is_bad(self) -> Array:
-        """Pairs with a bad sequence in either input."""
-        return np.asarray((self.statuses[0] <= LAST_BAD) | (self.statuses[1] <= LAST_BAD))
-
-    @property
-    def is_uneven(self) -> Array:
-        """Pairs with different numbers of tokens, neither sequence being null."""
-        is_null = (self.statuses[0] == Status.NULL_LOGITS) & (self.lengths[0] == 0)
-        is_null |= (self.statuses[1] == Status.NULL_LOGITS) & (self.lengths[1] == 0)
-        return np.asarray((self.lengths[0] != self.lengths[1]) & ~is_null)
+    is_bad: Array
+    is_uneven: Array
 
 
 class TokenPairs(RowPairs):
     """Pairs of tokens of sequences, in the order of a.
 
-    ``sequences`` has the statuses and lengths of the sequences after the last pair.
+    ``sequences`` has the pairs of sequences after the last pair of tokens.
     """
 
     sequences: SequencePairs | None = None
@@ -71,7 +64,7 @@ class TokenPairs(RowPairs):
         return _by_token(partner, self._tallies[side])
 
     def _paired(self, partner: Array | None) -> SequencePairs:
-        """Return statuses and lengths of paired sequences, after all tokens were read."""
+        """Return the pairs of sequences, after all tokens were read."""
         (status_a, length_a), (status_b, length_b) = (one.arrays() for one in self._tallies)
         if partner is None:
             self._check_counts(len(status_a), len(status_b))
@@ -79,7 +72,11 @@ class TokenPairs(RowPairs):
         a = np.flatnonzero(partner[: len(status_a)] >= 0)
         b = partner[a]
         self.only_a, self.only_b = len(status_a) - len(a), len(status_b) - len(b)
-        return SequencePairs((a, b), (status_a[a], status_b[b]), (length_a[a], length_b[b]))
+        status_a, length_a, status_b, length_b = status_a[a], length_a[a], status_b[b], length_b[b]
+        is_null = (status_a == Status.NULL_LOGITS) & (length_a == 0)
+        is_null |= (status_b == Status.NULL_LOGITS) & (length_b == 0)
+        is_bad = (status_a <= LAST_BAD) | (status_b <= LAST_BAD)
+        return SequencePairs((a, b), (length_a, length_b), is_bad, (length_a != length_b) & ~is_null)
 
 
 def _by_token(partner: Array | None, sequences: _SequenceStatuses) -> Order:
