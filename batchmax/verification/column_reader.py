@@ -72,8 +72,7 @@ class RowValues:
         """Return the values of some of the rows."""
         if kept.all():
             return self
-        arrays: dict[str, Any] = {name: array for name, array in vars(self).items() if array is not None}
-        arrays = {name: array[kept] for name, array in arrays.items() if name != "values"}
+        arrays: dict[str, Any] = {name: one[kept] for name, one in vars(self).items() if isinstance(one, np.ndarray)}
         return replace(self, values={name: array[kept] for name, array in self.values.items()}, **arrays)
 
     def fail_at_first(self, wrong: Any, what: Any) -> None:

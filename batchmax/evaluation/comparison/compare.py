@@ -16,11 +16,12 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.columns.arrow import type_text
 from batchmax.columns.class_columns import refuse_as_class
+from batchmax.columns.job import check_token_figures
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
 from batchmax.evaluation.comparison.options_of_b import for_b, named_for_b
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
-from batchmax.evaluation.comparison.result import Comparison, gate_of
+from batchmax.evaluation.comparison.result import OF_TOKENS, Comparison, gate_of
 from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
 from batchmax.evaluation.comparison.token_pairing import SequencePairs, TokenPairs
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes
@@ -132,6 +133,8 @@ def compare(
     of_b.job = replace(of_b.job, notes=notes, assumed=for_b(of_b.job.assumed))
     sources = of_a, of_b
     _check_agreement(of_a, of_b, key)
+    if gate is not None:
+        check_token_figures(gate, of_a.job.options, of_a.job.nesting, OF_TOKENS)
     metrics = PairMetrics(of_a.job, of_b.job, worst)
     progress = progress or Progress()
     for name, source in zip("ab", sources, strict=True):
