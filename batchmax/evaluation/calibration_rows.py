@@ -75,7 +75,9 @@ class CalibrationRows:
     ----------
     source
         The opened input.
-    n_rows, bad_rows, n_fit, n_holdout, infinite_losses
+    tally
+        Counts of all rows, complete after the first pass.
+    n_fit, n_holdout, infinite_losses
         Numbers of rows, complete after the first pass; see :class:`batchmax.evaluation.calibrate.Calibration`.
     warnings
         Warnings about the first rows.
@@ -109,10 +111,10 @@ class CalibrationRows:
             raise UsageError(what, where="--label", remedy="name a column of classes: --label NAME")
         report_source(self.source, progress)
         self.warnings: list[str] = []
-        self.n_rows = self.bad_rows = self.n_fit = self.n_holdout = self.infinite_losses = 0
+        self.n_fit = self.n_holdout = self.infinite_losses = 0
         self._src, self._options, self._progress = src, options, progress
         self._holdout, self._seed = holdout, seed
-        self._statuses = np.zeros(len(Status), np.int64)
+        self.tally = Tally()
         self._is_first_pass = True
         # None once the rows take more than their share of memory.
         self._kept: list[CalibrationBatch] | None = []
@@ -147,7 +149,7 @@ class CalibrationRows:
         """Return the error for input without rows to fit to."""
         where = ", ".join(file.path for file in self.source.files)
         remedy = "give more rows, or --holdout 0" if self.n_holdout else "give rows with a label and logits"
-        counts = [*zip(STATUS_NAMES, self._statuses.tolist(), strict=True), ("held out", self.n_holdout)]
+        counts = [*zip(STATUS_NAMES, self.tally.statuses.tolist(), strict=True), ("held out", self.n_holdout)]
         listed = ", ".join(f"{count:,} {name}" for name, count in counts if count) or "the input is empty"
         unit = "row" if self.source.job.nesting is None else "token"
         return DataError(f"there are no {unit}s to fit to ({listed})", where=where, remedy=remedy)
@@ -157,7 +159,8 @@ class CalibrationRows:
             yield from self._kept
             return
         source = self.source if self._is_first_pass else open_rows(self._src, self._options, ("loss",), {})
-        tally, sequences = Tally(), SequenceTally(shift=source.job.options.shift)
+        tally = self.tally = Tally()
+        sequences = SequenceTally(shift=source.job.options.shift)
         self.n_fit = self.n_holdout = self.infinite_losses = 0
         self.warnings = []
         for rows in row_batches(source, self._progress, self.warnings):
@@ -181,7 +184,6 @@ class CalibrationRows:
                 batch = CalibrationBatch(*(array.copy() for array in batch))
                 self._kept.append(batch)
             yield batch
-        self.n_rows, self.bad_rows, self._statuses = tally.rows, tally.bad_rows, tally.statuses
         self._is_first_pass = False
 
 

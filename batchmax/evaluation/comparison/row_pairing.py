@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from batchmax.columns.arrow import number_values, valid_rows
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.comparison.join_keys import Keys, partners, read_keys
-from batchmax.evaluation.comparison.options_of_b import for_b
+from batchmax.evaluation.comparison.options_of_b import WITH_FORM_FOR_B, named_for_b
 from batchmax.evaluation.comparison.row_cursor import Order, RowCursor, Side, by_key, by_number
 from batchmax.evaluation.row_stream import row_batches, rows_in
 from batchmax.jobs.row_batch import RowBatch
@@ -231,12 +231,9 @@ def _extended(whole: Array | None, array: Array) -> Array:
 
 
 def _of_b(batches: Generator[RowBatch, None, None]) -> Generator[RowBatch, None, None]:
-    """Yield the batches of b, and name its options in errors about them."""
-    try:
+    """Yield the batches of b, and name its options in the remedies of errors about them."""
+    with named_for_b(WITH_FORM_FOR_B):
         yield from batches
-    except UsageError as error:
-        error.remedy = for_b(error.remedy)
-        raise
 
 
 def name_of(source: Source) -> str:
