@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import number_values, valid_rows
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.comparison.join_keys import Keys, partners, read_keys
+from batchmax.evaluation.comparison.join_keys import KEY_SHARE, Keys, partners, read_keys
 from batchmax.evaluation.comparison.options_of_b import WITH_FORM_FOR_B, named_for_b
 from batchmax.evaluation.comparison.row_cursor import Order, RowCursor, Side, by_key, by_number
 from batchmax.evaluation.row_stream import row_batches, rows_in
@@ -31,9 +31,6 @@ from batchmax.runtime.text import quantity
 from batchmax.sources.parquet_source import Source
 
 Array = NDArray[Any]
-
-KEY_SHARE = 16
-"""Keys of one input may take 1/KEY_SHARE of the memory limit; finding partners takes several times as much."""
 
 SMALL_COLUMNS_BYTES = 64
 """Approximate memory of a row apart from its logits."""
@@ -79,7 +76,7 @@ class RowPairs:
         if self._key is None:
             self._check_counts(*map(rows_in, self._sources))
             return self._by_place()
-        keys = self._keys(self._key)
+        keys = [read_keys(source.files, self._key, source.job.options) for source in self._sources]
         if self._sources[0].job.nesting is None and all(one.is_ascending for one in keys):
             self._progress.detail("the keys are ascending in both inputs, so no rows are kept in memory")
             order = by_key(self._key)
@@ -183,13 +180,6 @@ class RowPairs:
                 for name, array in vars(of_b.next(of_b.left)).items():
                     kept[name] = None if array is None else _extended(kept.get(name), array)
         return keys, Side(**kept) if kept else None
-
-    def _keys(self, key: str) -> list[Keys]:
-        keys = []
-        for source in self._sources:
-            limit, memory = source.job.options.limit, source.job.options.memory_limit
-            keys.append(read_keys(source.files, key, limit, memory, memory // KEY_SHARE))
-        return keys
 
     def _partner(self, keys: list[Keys]) -> Array:
         """Return the row of b for each row of a, or -1."""
