@@ -121,13 +121,10 @@ def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory
         A file can't be read.
     """
     result: dict[int, int | str] = {}
-    left, first = sorted(rows), 0
-    for array in _batches(files, name, None, memory_limit):
-        while left and left[0] < first + len(array):
-            row = left.pop(0)
-            result[row] = _shown(array[row - first])
-        if not left:
-            break
+    wanted, first = np.array(rows, np.int64), 0
+    for array in _batches(files, name, max(rows, default=-1) + 1, memory_limit):
+        here = wanted[(wanted >= first) & (wanted < first + len(array))]
+        result |= {row: _shown(array[row - first]) for row in here.tolist()}
         first += len(array)
     return result
 
