@@ -215,22 +215,25 @@ def plan_scoring(
 def computed_fields(name: str, job: Job) -> list[pa.Field]:
     """Return the fields of one output, several if wide; for sequences, those of a token without a prefix."""
     prefix = "" if job.nesting is not None else job.options.prefix
-    label_type = pa.int32() if job.classes is None else pa.string()
-    if name == "tail_mass":
-        return [pa.field(prefix + name, pa.from_numpy_dtype(job.dtype))]
-    if name.startswith("top_k"):
-        item = label_type if name == "top_k_classes" else pa.from_numpy_dtype(job.dtype)
-        return [pa.field(prefix + name, pa.list_(item))]
-    kind = OUTPUTS[name].kind
-    if kind == "matrix":
+    if name in OUTPUTS and OUTPUTS[name].kind == "matrix":
         return matrix_fields(name, job.n_classes, job.layout, job.dtype, job.logits.suffixes, prefix)
+    return [pa.field(prefix + name, output_type(name, job.dtype, has_names=job.classes is not None))]
+
+
+def output_type(name: str, dtype: np.dtype[Any], *, has_names: bool) -> pa.DataType:
+    """Return the type of an output that isn't a matrix; matrices have ``dtype``, and classes may have names."""
+    number, label = pa.from_numpy_dtype(dtype), pa.string() if has_names else pa.int32()
+    if name == "tail_mass":
+        return number
+    if name.startswith("top_k"):
+        return pa.list_(label if name == "top_k_classes" else number)
     types = {
-        "float": pa.from_numpy_dtype(job.loss_dtype),
-        "int32": label_type if name in CLASS_OUTPUTS else pa.int32(),
+        "float": pa.from_numpy_dtype(np.promote_types(dtype, np.float32)),
+        "int32": label if name in CLASS_OUTPUTS else pa.int32(),
         "bool": pa.bool_(),
         "status": STATUS_TYPE,
     }
-    return [pa.field(prefix + name, types[kind])]
+    return types[OUTPUTS[name].kind]
 
 
 def _computed(job: Job) -> Iterator[pa.Field]:

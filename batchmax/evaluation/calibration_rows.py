@@ -20,11 +20,11 @@ from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
 from batchmax.kernels.compensated_sums import sum_counted
 from batchmax.kernels.row_metrics import metric_rows
+from batchmax.kernels.sampling import split_mix
 from batchmax.options.input_options import InputOptions
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally
 from batchmax.scoring.tally import Tally
-from batchmax.sources.parquet_source import Source
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_WITHOUT_LOSS, STATUS_NAMES, Status
 
@@ -76,7 +76,9 @@ class CalibrationRows:
     ----------
     source
         The opened input.
-    n_rows, bad_rows, n_fit, n_holdout, infinite_losses
+    tally
+        Counts of all rows, complete after the first pass.
+    n_fit, n_holdout, infinite_losses
         Numbers of rows, complete after the first pass; see :class:`batchmax.evaluation.calibrate.Calibration`.
     warnings
         Warnings about the first rows.
@@ -96,7 +98,7 @@ class CalibrationRows:
         if options.beta != 1.0:
             raise UsageError("the temperature is fitted", where="--temperature", remedy="leave it out")
         refuse_bytes(options)
-        self.source = self._open(src, options)
+        self.source = open_rows(src, options, ("loss",), {})
         job = self.source.job
         written = written_by_score(self.source.schema)
         if written is not None and not written.activation.is_log_linear and job.options.input != "logits":
@@ -110,10 +112,10 @@ class CalibrationRows:
             raise UsageError(what, where="--label", remedy="name a column of classes: --label NAME")
         report_source(self.source, progress)
         self.warnings: list[str] = []
-        self.n_rows = self.bad_rows = self.n_fit = self.n_holdout = self.infinite_losses = 0
+        self.n_fit = self.n_holdout = self.infinite_losses = 0
         self._src, self._options, self._progress = src, options, progress
         self._holdout, self._seed = holdout, seed
-        self._statuses = np.zeros(len(Status), np.int64)
+        self.tally = Tally()
         self._is_first_pass = True
         # None once the rows take more than their share of memory.
         self._kept: list[CalibrationBatch] | None = []
@@ -148,7 +150,7 @@ class CalibrationRows:
         """Return the error for input without rows to fit to."""
         where = ", ".join(file.path for file in self.source.files)
         remedy = "give more rows, or --holdout 0" if self.n_holdout else "give rows with a label and logits"
-        counts = [*zip(STATUS_NAMES, self._statuses.tolist(), strict=True), ("held out", self.n_holdout)]
+        counts = [*zip(STATUS_NAMES, self.tally.statuses.tolist(), strict=True), ("held out", self.n_holdout)]
         listed = ", ".join(f"{count:,} {name}" for name, count in counts if count) or "the input is empty"
         unit = "row" if self.source.job.nesting is None else "token"
         return DataError(f"there are no {unit}s to fit to ({listed})", where=where, remedy=remedy)
@@ -157,8 +159,9 @@ class CalibrationRows:
         if not self._is_first_pass and self._kept is not None:
             yield from self._kept
             return
-        source = self.source if self._is_first_pass else self._open(self._src, self._options)
-        tally, sequences = Tally(), SequenceTally(shift=source.job.options.shift)
+        source = self.source if self._is_first_pass else open_rows(self._src, self._options, ("loss",), {})
+        tally = self.tally = Tally()
+        sequences = SequenceTally(shift=source.job.options.shift)
         self.n_fit = self.n_holdout = self.infinite_losses = 0
         self.warnings = []
         for rows in row_batches(source, self._progress, self.warnings):
@@ -182,12 +185,7 @@ class CalibrationRows:
                 batch = CalibrationBatch(*(array.copy() for array in batch))
                 self._kept.append(batch)
             yield batch
-        self.n_rows, self.bad_rows, self._statuses = tally.rows, tally.bad_rows, tally.statuses
         self._is_first_pass = False
-
-    @staticmethod
-    def _open(src: Any, options: InputOptions) -> Source:
-        return open_rows(src, options, ("loss",), {})
 
 
 def _is_held_out(numbers: Array, seed: int, share: float) -> Array:
@@ -196,15 +194,7 @@ def _is_held_out(numbers: Array, seed: int, share: float) -> Array:
     SplitMix64 (Steele et al. 2014) is seeded with its own output 0 for ``seed``. Used directly, neighboring seeds would
     select shifted rows.
     """
-    bits = _split_mix(_split_mix(np.array([seed % 2**64], np.uint64), np.uint64(0)), numbers.astype(np.uint64))
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
-
-
-def _split_mix(seed: NDArray[np.uint64], n: Any) -> NDArray[np.uint64]:
-    """Return output n, counted from 0, of SplitMix64 with a seed."""
-    with np.errstate(over="ignore"):
-        x = seed + (n + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        bits: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
-    return bits
+    # Not the compiled function, which is for numbers; this one is the same for arrays.
+    output = split_mix.py_func
+    bits = output(output(np.array([seed % 2**64], np.uint64), np.uint64(0)), numbers.astype(np.uint64))
+    return np.asarray((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share)

@@ -130,10 +130,8 @@ class Evaluation(CommandResult):
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a dictionary, with the names of the JSON."""
-        values = dict(vars(self))
-        return (
-            values if self.token_status_counts is not None else {k: values[k] for k in values if k not in TOKEN_FIELDS}
-        )
+        hidden = TOKEN_FIELDS if self.token_status_counts is None else ()
+        return {name: value for name, value in vars(self).items() if name not in hidden}
 
     def metrics(self) -> dict[str, Figure]:
         """Return the metrics that a condition can name; ``top_k_accuracy`` is the one with the largest k."""
@@ -329,17 +327,18 @@ class _EvaluationPass:
             n_bytes = text_bytes(chunk, name, totals)
             self._tally.add_text(n_bytes, totals.sums[0], totals.is_scored)
         for group in self._groups:
-            group.add_sequences(column_array(tokens.rows, group.name), some, tokens.lengths, totals, n_bytes)
+            group.add(column_array(tokens.rows, group.name), some, (tokens.lengths, totals, n_bytes))
 
     def _result(self, *, writes: bool) -> Evaluation:
-        source, job, tally = self.source, self.source.job, self._tally
+        source, job, tally, counts = self.source, self.source.job, self._tally, self._counts
         result = Evaluation(
+            **counts.metrics(),
             n_rows=tally.rows,
             n_classes=job.n_classes,
             classes=None if job.classes is None else list(job.classes),
             bad_rows=tally.bad_rows,
             bad_rate=tally.bad_rows / tally.rows if tally.rows else None,
-            infinite_losses=self._counts.infinite_losses,
+            infinite_losses=counts.infinite_losses,
             status_counts=named_counts(tally.row_statuses),
             files=[file.path for file in source.files],
             bytes_read=source.size or 0,
@@ -350,12 +349,9 @@ class _EvaluationPass:
         if job.nesting is not None:
             result.n_tokens, result.token_status_counts = tally.judged, named_counts(tally.statuses)
             result.bits_per_token, result.bits_per_byte = tally.bits()
-        counts = self._counts
-        for name, value in counts.metrics().items():
-            setattr(result, name, value)
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
         result.losses = {"edges": edges, "counts": counts.losses.tolist()}
-        if self._input.has_soft_targets:
+        if job.label is not None and job.label.kind == "distribution":
             result.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
             result.bins, result.per_class = counts.reliability(), counts.per_class(job.classes)

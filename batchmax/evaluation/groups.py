@@ -110,48 +110,43 @@ class Groups:
         self._largest: Any = None
         self._ascending = True
 
-    def add(self, column: pa.Array, some: RowMetrics) -> None:
-        """Add rows, grouped by this column's values."""
-        column = self._plain(column)
-        for start in range(0, len(column), PIECE):
-            codes = self._codes(column[start : start + PIECE])
-            self._add(codes, some, slice(start, start + PIECE))
-            self._limit(int(codes[-1]))
-
-    def add_sequences(
-        self, column: pa.Array, some: RowMetrics, lengths: Array, totals: SequenceTotals, n_bytes: Array
+    def add(
+        self, column: pa.Array, some: RowMetrics, sequences: tuple[Array, SequenceTotals, Array] | None = None
     ) -> None:
-        """Add sequences and their tokens, grouped by this column's values.
+        """Add rows, or sequences and their tokens, grouped by this column's values.
 
         Parameters
         ----------
         column
-            One value per sequence.
+            One value per row.
         some
-            The tokens.
-        lengths
-            The number of these tokens in each sequence.
-        totals, n_bytes
-            The totals of the first sequences, which end with these tokens, and the bytes of their text.
+            The rows; of sequences, the tokens.
+        sequences
+            For sequences: the number of these tokens in each, the totals of the first sequences, which end with these
+            tokens, and the bytes of their text.
         """
-        column = self._plain(column)
+        column = plain_array(column)
+        column = column if column.type == self._kind else column.cast(self._kind)
+        metrics = some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted
         first = 0
         for start in range(0, len(column), PIECE):
             codes = self._codes(column[start : start + PIECE])
-            here = lengths[start : start + PIECE]
-            self._add(np.repeat(codes, here), some, slice(first, first + int(here.sum())))
-            first += int(here.sum())
-            whole = slice(start, min(start + PIECE, len(totals.status)))
-            scored, codes_of_whole = totals.is_scored[whole], codes[: max(0, whole.stop - start)]
-            values = np.stack([
-                np.ones(len(scored)), totals.counts[whole], n_bytes[whole], np.where(scored, totals.sums[0, whole], 0.0)
-            ], axis=1)  # fmt: skip
-            np.add.at(self._counts, codes_of_whole, values)
+            units = codes if sequences is None else np.repeat(codes, sequences[0][start : start + PIECE])
+            end = first + len(units)
+            tally_groups(*(array[first:end] for array in metrics), units, self._sums)
+            first = end
+            if sequences is not None:
+                self._count_sequences(codes, start, *sequences[1:])
             self._limit(int(codes[-1]))
 
-    def _plain(self, column: pa.Array) -> pa.Array:
-        column = plain_array(column)
-        return column if column.type == self._kind else column.cast(self._kind)
+    def _count_sequences(self, codes: Array, start: int, totals: SequenceTotals, n_bytes: Array) -> None:
+        """Count the sequences from ``start`` on that end; ``codes`` are their groups."""
+        whole = slice(start, min(start + PIECE, len(totals.status)))
+        scored = totals.is_scored[whole]
+        values = np.stack([
+            np.ones(len(scored)), totals.counts[whole], n_bytes[whole], np.where(scored, totals.sums[0, whole], 0.0)
+        ], axis=1)  # fmt: skip
+        np.add.at(self._counts, codes[: len(scored)], values)
 
     def _codes(self, column: pa.Array) -> Array:
         """Return the group number of each value."""
@@ -167,10 +162,6 @@ class Groups:
         numbers = np.array([self._numbers[value] for value in values], np.int64)
         codes: Array = numbers[encoded.indices.to_numpy()]
         return codes
-
-    def _add(self, codes: Array, some: RowMetrics, piece: slice) -> None:
-        rows = (some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted)
-        tally_groups(*(array[piece] for array in rows), codes, self._sums)
 
     def table(self) -> pa.RecordBatch:
         """Return the groups in memory as a table, in order of first occurrence."""

@@ -48,8 +48,6 @@ class LabeledInput:
     ----------
     source
         The opened input, for :func:`batchmax.evaluation.row_stream.row_batches`.
-    has_soft_targets
-        Whether labels are distributions.
 
     Raises
     ------
@@ -90,7 +88,6 @@ class LabeledInput:
             if not (pa.types.is_integer(plain_type(kind)) or pa.types.is_floating(plain_type(kind))):
                 what = f"column {sample_weight!r} has type {kind}, not a number type"
                 raise UsageError(what, where="--sample-weight", remedy="name another column")
-        self.has_soft_targets = job.label.kind == "distribution"
         self._weight = sample_weight
         is_same = all(loss_column(arrow_schema(one), options) == written for one in self.source.files)
         self._written = written if is_same else None

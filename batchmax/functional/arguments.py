@@ -30,15 +30,14 @@ class Lines:
         ).view()
         self.matrix.flags.writeable = False
 
-    def matrix_apart_from(self, result: Array) -> Array:
-        """Return the matrix, copied if it shares memory with the result."""
-        matrix = apart_from(self.matrix, result)
-        matrix.flags.writeable = False
-        return matrix
+    def target(self, result: Array, *others: Array | None) -> Array:
+        """Return the (n, K) matrix to fill: the result itself, or a new one.
 
-    def target(self, result: Array) -> Array:
-        """Return the (n, K) matrix to fill: the result itself if its memory has this layout, otherwise a new one."""
-        if self.axis == self.logits.ndim - 1 and result.flags.c_contiguous and result.flags.aligned:
+        It's a new one if the memory of the result has another layout, or is shared with the logits or with ``others``,
+        which are read while the matrix is filled.
+        """
+        is_read = any(one is not None and np.may_share_memory(one, result) for one in (self.matrix, *others))
+        if self.axis == self.logits.ndim - 1 and result.flags.c_contiguous and result.flags.aligned and not is_read:
             return result.reshape(self.matrix.shape)
         return np.empty(self.matrix.shape, self.dtype)
 
@@ -51,11 +50,6 @@ class Lines:
         """Return an (n, K) matrix in the shape of the logits and the type of results."""
         values = np.moveaxis(matrix.reshape((*self.row_shape, matrix.shape[1])), -1, self.axis)
         return values.astype(self.dtype, copy=False)
-
-
-def apart_from(array: Array, result: Array) -> Array:
-    """Return the array, copied if it shares memory with the result."""
-    return array.copy() if np.may_share_memory(array, result) else array
 
 
 def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

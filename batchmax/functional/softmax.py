@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from batchmax.functional.arguments import Lines, Reduction, apart_from, check_reduction, class_indices
+from batchmax.functional.arguments import Lines, Reduction, check_reduction, class_indices
 from batchmax.functional.losses import Array, dense_losses, index_losses, softmax_rows
 from batchmax.kernels.dispatch import standard_floats
 from batchmax.runtime.buffers import Buffers
@@ -244,8 +244,9 @@ def softmax_cross_entropy(
     view = Lines(logits, axis, temperature)
     result = _result(None if out is None else out[0], view.logits.shape, view.dtype, "out[0]")
     losses = None if out is None else _result(out[1], view.row_shape, view.dtype, "out[1]")
-    target = view.target(result)
-    computed = _cross_entropy(view, labels, class_weights, ignore_index, label_smoothing, "none", (target, result))
+    given, weights = np.asarray(labels), None if class_weights is None else np.asarray(class_weights)
+    target = view.target(result, given, weights)
+    computed = _cross_entropy(view, given, weights, ignore_index, label_smoothing, "none", target)
     view.store(target, result)
     if losses is None:
         return result, computed
@@ -264,13 +265,9 @@ def _cross_entropy(
     ignore_index: int,
     label_smoothing: float,
     reduction: Reduction,
-    out: tuple[Array, Array] | None,
+    probs: Array | None,
 ) -> Any:
-    """Return the losses in newly allocated memory.
-
-    ``out`` has the matrix for the probabilities, and the caller's array, of which it may be a view. Arguments that are
-    read after probabilities are written are copied if they share its memory.
-    """
+    """Return the losses in newly allocated memory; ``probs`` is filled if given, and shares no memory with others."""
     n, k = view.matrix.shape
     if k == 0:
         raise ValueError("cross-entropy needs at least one class")
@@ -279,12 +276,6 @@ def _cross_entropy(
         raise ValueError(f"label_smoothing must be between 0 and 1, not {label_smoothing!r}")
     weights = _class_weights(class_weights, k)
     given = np.asarray(labels)
-    matrix, probs = view.matrix, None
-    if out is not None:
-        probs, result = out
-        matrix = view.matrix_apart_from(result)
-        given = apart_from(given, result)
-        weights = None if weights is None else apart_from(weights, result)
     dense = given.shape == view.logits.shape and given.dtype.kind == "f"
     if dense:
         targets = np.ascontiguousarray(np.moveaxis(given, view.axis, -1).reshape(n, k), view.dtype)
@@ -296,7 +287,7 @@ def _cross_entropy(
         # In blocks, because the intermediate results of all rows would be newly allocated memory, which is slow.
         block = slice(start, start + BLOCK_ROWS)
         buffers.reset()
-        z, target = matrix[block], targets[block]
+        z, target = view.matrix[block], targets[block]
         rows = softmax_rows(
             z,
             view.beta,
@@ -332,7 +323,7 @@ def _along_axis(logits: ArrayLike, axis: int, temperature: float, out: Array | N
     target = view.target(result)
     if view.matrix.size:
         probs, log_probs = (None, target) if logs else (target, None)
-        softmax_rows(view.matrix_apart_from(result), view.beta, probs=probs, log_probs=log_probs)
+        softmax_rows(view.matrix, view.beta, probs=probs, log_probs=log_probs)
     view.store(target, result)
     return result
 

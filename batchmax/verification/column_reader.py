@@ -72,15 +72,12 @@ class RowValues:
         """Return the values of some of the rows."""
         if kept.all():
             return self
-        arrays: dict[str, Any] = {name: array for name, array in vars(self).items() if array is not None}
-        arrays = {name: array[kept] for name, array in arrays.items() if name != "values"}
+        arrays: dict[str, Any] = {name: one[kept] for name, one in vars(self).items() if isinstance(one, np.ndarray)}
         return replace(self, values={name: array[kept] for name, array in self.values.items()}, **arrays)
 
     def fail_at_first(self, wrong: Any, what: Any) -> None:
         """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it."""
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise WrongRowError(what(row), int(self.numbers[row]))
+        fail_at_first(wrong, what, self.numbers)
 
 
 class RowReader:
@@ -277,8 +274,11 @@ def status_codes(batch: pa.RecordBatch, name: str) -> Array:
     return codes
 
 
-def fail_at_first(wrong: Any, what: Any) -> None:
-    """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it."""
+def fail_at_first(wrong: Any, what: Any, numbers: Array | None = None) -> None:
+    """Raise :class:`WrongRowError` for the first wrong row, with the text that ``what`` returns for it.
+
+    ``numbers`` are the numbers of the rows; None if they are in order from 0.
+    """
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise WrongRowError(what(row), row)
+        raise WrongRowError(what(row), row if numbers is None else int(numbers[row]))

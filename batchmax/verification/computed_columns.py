@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax.columns.arrow import is_list, plain_type
+from batchmax.columns.job import output_type
 from batchmax.columns.sequences import row_fields
 from batchmax.errors import DataError
-from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, column_name
+from batchmax.outputs import OUTPUTS, column_name
 from batchmax.verification.output_metadata import SCORE_AGAIN, OutputMetadata
 
 IS_LIST = {"list": pa.types.is_list, "large_list": pa.types.is_large_list, "fixed": pa.types.is_fixed_size_list}
@@ -58,19 +59,12 @@ def _has_type(kind: pa.DataType, output: str, metadata: OutputMetadata) -> bool:
         if not is_list(kind):
             return False
         kind = kind.value_type
-    number = pa.from_numpy_dtype(np.dtype(metadata.dtype))
-    label = pa.string() if metadata.options.classes else pa.int32()
-    if output == "tail_mass" or metadata.is_wide(output):
-        return bool(kind == number)
-    if output.startswith("top_k"):
-        item = label if output == "top_k_classes" else number
-        return bool(pa.types.is_list(kind) and kind.value_type == item)
-    if OUTPUTS[output].kind == "matrix":
-        return bool(IS_LIST[metadata.layout](kind) and kind.value_type == number)
-    types = {
-        "float": pa.from_numpy_dtype(metadata.loss_dtype),
-        "int32": label if output in CLASS_OUTPUTS else pa.int32(),
-        "bool": pa.bool_(),
-        "status": pa.string(),
-    }
-    return bool(plain_type(kind) == types[OUTPUTS[output].kind])
+    dtype = np.dtype(metadata.dtype)
+    if metadata.is_wide(output):
+        return bool(kind == pa.from_numpy_dtype(dtype))
+    if output in OUTPUTS and OUTPUTS[output].kind == "matrix":
+        return bool(IS_LIST[metadata.layout](kind) and kind.value_type == pa.from_numpy_dtype(dtype))
+    expected = output_type(output, dtype, has_names=bool(metadata.options.classes))
+    if pa.types.is_list(expected):
+        return bool(pa.types.is_list(kind) and kind.value_type == expected.value_type)
+    return bool(plain_type(kind) == plain_type(expected))

@@ -194,8 +194,6 @@ class ProbabilityIntervals:
 
     def margin(self) -> Interval:
         """Return the interval of each row's margin: the largest probability minus the second largest."""
-        if self._values.shape[1] == 1:
-            return self.probs[0][:, 0], self.probs[1][:, 0]
         lowest, highest = (np.partition(side, -2, axis=1)[:, -2:] for side in self.probs)
         return np.maximum(lowest[:, 1] - highest[:, 0], 0.0), highest[:, 1] - lowest[:, 0]
 

@@ -40,7 +40,7 @@ class ExactRow:
     Parameters
     ----------
     logits
-        The K logits: finite or -inf, not all -inf.
+        The K logits, at least two: finite or -inf, not all -inf.
     beta
         The inverse temperature.
 
@@ -70,12 +70,12 @@ class ExactRow:
         others = list(numerators)
         others[max(range(len(numerators)), key=numerators.__getitem__)] = _ZERO
         self._rest = _sum(others)
+        self._total = EXACT.add(_ONE, self._rest)
 
     @cached_property
     def probs(self) -> list[Decimal]:
         """The K probabilities."""
-        total = EXACT.add(_ONE, self._rest)
-        return [EXACT.divide(power, total) for power in self._powers]
+        return [EXACT.divide(power, self._total) for power in self._powers]
 
     @cached_property
     def log_probs(self) -> list[Decimal]:
@@ -90,32 +90,29 @@ class ExactRow:
     @property
     def confidence(self) -> Decimal:
         """The largest probability."""
-        return EXACT.divide(_ONE, EXACT.add(_ONE, self._rest))
+        return EXACT.divide(_ONE, self._total)
 
     @cached_property
     def margin(self) -> Decimal:
-        """The difference of the two largest probabilities; with one class, its probability."""
-        total = EXACT.add(_ONE, self._rest)
-        if len(self._shifted) == 1:
-            return EXACT.divide(_ONE, total)
+        """The difference of the two largest probabilities."""
         second, power = (nlargest(2, values)[1] for values in (self._shifted, self._powers))
         # 1 - exp(x) is -x if x is tiny, and would lose all its digits.
         gap = second.copy_abs() if second.adjusted() < -EXACT.prec // 2 else EXACT.subtract(_ONE, power)
-        return EXACT.divide(gap, total)
+        return EXACT.divide(gap, self._total)
 
     @cached_property
     def entropy(self) -> Decimal:
         """The entropy of the probabilities in nats: log(sum) minus the mean shifted logit."""
         pairs = zip(self._shifted, self._powers, strict=True)
         parts = _sum(EXACT.multiply(shifted.copy_abs(), power) for shifted, power in pairs if power)
-        return EXACT.add(self._log_sum, EXACT.divide(parts, EXACT.add(_ONE, self._rest)))
+        return EXACT.add(self._log_sum, EXACT.divide(parts, self._total))
 
     def distance(self, label: int) -> Decimal:
         """Return the Euclidean distance of the probabilities to the one-hot label."""
         others = [power for index, power in enumerate(self._powers) if index != label]
         total = _sum(others)  # 1 minus the label's probability would lose digits
         squares = EXACT.add(EXACT.multiply(total, total), _sum(EXACT.multiply(power, power) for power in others))
-        return EXACT.divide(EXACT.sqrt(squares), EXACT.add(_ONE, self._rest))
+        return EXACT.divide(EXACT.sqrt(squares), self._total)
 
     def loss(
         self, target: Sequence[float], weights: Sequence[float] | None = None, label_smoothing: float = 0.0
@@ -269,10 +266,8 @@ def _squared_error(row: Any, _logits: Sequence[float], _beta: float, target: Seq
 def _hinge(_row: Any, logits: Sequence[float], beta: float, target: Sequence[float]) -> Decimal:
     """1 plus beta times the difference of the largest other logit and the label's, at least 0; for a one-hot target."""
     label = target.index(1.0)
-    others = [logit for index, logit in enumerate(logits) if index != label]
-    if not others:
-        return _ZERO
-    difference = EXACT.subtract(Decimal(max(others)), Decimal(logits[label]))
+    largest = max(logit for index, logit in enumerate(logits) if index != label)
+    difference = EXACT.subtract(Decimal(largest), Decimal(logits[label]))
     return max(_ZERO, EXACT.add(_ONE, EXACT.multiply(Decimal(beta), difference)))
 
 

@@ -127,23 +127,20 @@ class ExpectedRow:
             case _:
                 return self._compare_order(name, np.asarray(value).tolist())
 
-    def _compare_number(self, value: Any, expected: Decimal) -> tuple[float, str]:
-        return _error(loss_ulps(float(value), expected, self._loss_dtype, self._job.n_classes), value, expected)
+    def _compare_number(self, value: Any, expected: Decimal, digits_from: Decimal = Decimal(0)) -> tuple[float, str]:
+        error = loss_ulps(float(value), expected, self._loss_dtype, self._job.n_classes, digits_from)
+        return _error(error, value, expected)
 
     def _compare_loss(self, value: Any) -> tuple[float, str]:
         options = self._job.options
-        digits_from = Decimal(0)
         if options.loss_name in OTHER_LOSSES:
             loss = OTHER_LOSSES[options.loss_name]
-            digits_from = loss.digits_from
             expected = loss.value(self._row, self._logits, options.beta, self._target)
-        elif LOSSES[options.loss_name].has_weights:
+            return self._compare_number(value, expected, loss.digits_from)
+        if LOSSES[options.loss_name].has_weights:
             weights = None if self._job.class_weights is None else self._job.class_weights.tolist()
-            expected = self._row.loss(self._target, weights, options.label_smoothing)
-        else:
-            expected = self._row.loss(self._target)
-        error = loss_ulps(float(value), expected, self._loss_dtype, self._job.n_classes, digits_from)
-        return _error(error, value, expected)
+            return self._compare_number(value, self._row.loss(self._target, weights, options.label_smoothing))
+        return self._compare_number(value, self._row.loss(self._target))
 
     def _compare_order(self, name: str, given: Any) -> tuple[float, str]:
         """Compare an output that is right or wrong; others, such as ``sample``, count as right."""

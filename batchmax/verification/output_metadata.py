@@ -114,6 +114,8 @@ def _parsed(members: dict[str, Any]) -> OutputMetadata:
     logits, layout = members["logits"], members["layout"]
     if isinstance(logits, list) and len(json_list(logits, str)) != 1:
         raise JsonError("logits is not one column")
+    if members["n_classes"] < 2:
+        raise JsonError("n_classes is less than 2")
     given = {name: members[name] for name in COPIED_MEMBERS}
     given |= {name: stored[name] for name in (*STORED_OPTIONS, *OPTIONAL_OPTIONS) if name in stored}
     values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}

@@ -107,7 +107,6 @@ class Recomputation:
         self._parts = plan_parts(self._source.group_rows(), self._source.row_bytes)
         self.n_files = len(self._source.files)
         self.n_rows = min(self._source.n_rows, sys.maxsize if options.limit is None else options.limit)
-        self._shift = self._job.options.shift
         checks.reader.use_label(self._job.label)
         self._check_inputs()
         self._check_counts()
@@ -189,7 +188,7 @@ class Recomputation:
         input_rows: list[int] = []
         wanted = np.array(numbers, np.int64)
         label = () if self._job.label is None else (self._job.label.name,)
-        tally = SequenceTally(shift=self._shift)
+        tally = SequenceTally(shift=self._job.options.shift)
         first = kept = 0
         for chunk in self._source.chunks(self._parts, ReadPlan((*self._job.logits.names, *label))):
             status, _ = self._expected_rows(chunk.batch, chunk.known, [], chunk.logits)
@@ -215,7 +214,7 @@ class Recomputation:
 
     def _compare_sequence(self, output_row: pa.RecordBatch, input_row: pa.RecordBatch) -> list[Pair]:
         """Check the columns for a whole row; return the values of some of its tokens, and those they must have."""
-        view, tally = self._checks.tokens, SequenceTally(shift=self._shift)
+        view, tally = self._checks.tokens, SequenceTally(shift=self._job.options.shift)
         assert view is not None  # noqa: S101 - only called for sequences
         chunks = list(from_columns(iter([input_row]), self._job))
         given = view.flatten(output_row)

@@ -93,21 +93,18 @@ def open_scored_output(path: str, storage: Sequence[str] = ()) -> ScoredOutput:
     manifest, parts = _find_parts(path, storage)
     is_folder = manifest is not None
     files = [open_file(name, storage) for name in parts]
-    first, schema = files[0], arrow_schema(files[0])
-    texts = [_metadata_text(file) for file in files]
-    metadata = parse_metadata(first.path, texts[0])
-    for file, text, size in zip(files, texts, parts.values(), strict=True):
-        if text != texts[0] or not arrow_schema(file).equals(schema):
+    first, schema, text = files[0], arrow_schema(files[0]), _metadata_text(files[0])
+    metadata = parse_metadata(first.path, text)
+    drops = metadata.options.on_bad_row == "drop"
+    for file, size in zip(files, parts.values(), strict=True):
+        if _metadata_text(file) != text or not arrow_schema(file).equals(schema):
             raise output_error(f"the metadata or the columns differ from those of {first.path}", file.path)
         if size is not None and file.size != size:
             raise output_error(
                 f"the file has {quantity(file.size, 'byte')}, but the manifest lists {size:,}", file.path
             )
-    drops = metadata.options.on_bad_row == "drop"
-    summaries = [_summary(file) for file in files]
-    for file, summary in zip(files, summaries, strict=True):
-        _check_rows(file.path, file.metadata.num_rows, summary, "the summary in the footer", drops=drops)
-    summary = manifest if is_folder or len(files) > 1 else summaries[0]
+        _check_rows(file.path, file.metadata.num_rows, _summary(file), "the summary in the footer", drops=drops)
+    summary = manifest if is_folder or len(files) > 1 else _summary(first)
     columns = computed_columns(first.path, schema, metadata)
     output = ScoredOutput(path, files, is_folder, schema, metadata, columns, summary)
     _check_rows(path, output.n_rows, manifest, "the manifest", drops=drops)

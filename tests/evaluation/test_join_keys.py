@@ -141,7 +141,7 @@ def test_join_above_the_memory_limit_is_refused(tmp_path):
 
 def test_keys_above_the_memory_limit_are_refused(tmp_path, monkeypatch):
     """Unordered keys that exceed their share of memory are rejected; ascending keys need no memory."""
-    monkeypatch.setattr("batchmax.evaluation.comparison.row_pairing.KEY_SHARE", 1 << 24)
+    monkeypatch.setattr("batchmax.evaluation.comparison.join_keys.KEY_SHARE", 1 << 24)
     a, b = rows_of(50), rows_of(50)
     paths = [write(table, tmp_path / f"{name}.parquet") for name, table in (("a", a), ("b", b))]
     assert batchmax.compare(*paths, key="id").n_rows == 50

@@ -16,11 +16,12 @@ import pyarrow as pa
 from batchmax import __version__
 from batchmax.columns.arrow import type_text
 from batchmax.columns.class_columns import refuse_as_class
+from batchmax.columns.job import check_token_figures
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
 from batchmax.evaluation.comparison.options_of_b import for_b, named_for_b
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
-from batchmax.evaluation.comparison.result import Comparison, gate_of
+from batchmax.evaluation.comparison.result import OF_TOKENS, Comparison, gate_of
 from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
 from batchmax.evaluation.comparison.token_pairing import SequencePairs, TokenPairs
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes
@@ -132,6 +133,8 @@ def compare(
     of_b.job = replace(of_b.job, notes=notes, assumed=for_b(of_b.job.assumed))
     sources = of_a, of_b
     _check_agreement(of_a, of_b, key)
+    if gate is not None:
+        check_token_figures(gate, of_a.job.options, of_a.job.nesting, OF_TOKENS)
     metrics = PairMetrics(of_a.job, of_b.job, worst)
     progress = progress or Progress()
     for name, source in zip("ab", sources, strict=True):
@@ -141,7 +144,7 @@ def compare(
         for rows_of_a, rows_of_b in pairs:
             metrics.add(rows_of_a, rows_of_b)
     if metrics.first_difference is not None:
-        raise _different_labels(metrics, of_a, of_b)
+        raise _different_labels(metrics, sources, *metrics.first_difference)
     result = Comparison(
         files_a=[file.path for file in of_a.files],
         files_b=[file.path for file in of_b.files],
@@ -157,8 +160,8 @@ def compare(
     result.count(metrics)
     if isinstance(pairs, TokenPairs) and pairs.sequences is not None:
         result.count_sequences(pairs.sequences)
-        _check_lengths(pairs.sequences, result, of_a, of_b)
-    result.moved = _moved(metrics.moved, of_a, of_b, key)
+        _check_lengths(pairs.sequences, result, sources)
+    result.moved = _moved(metrics.moved, sources, key)
     result.seconds = round(time.monotonic() - started, 3)
     of_each = pairs.warnings[0], map(for_b, pairs.warnings[1])
     for name, texts in zip("ab", of_each, strict=True):
@@ -231,7 +234,7 @@ def _check_agreement(a: Source, b: Source, key: str | None) -> None:
     check_memory(a, b, what="reading both takes", share=READING_SHARE)
 
 
-def _check_lengths(pairs: SequencePairs, result: Comparison, a: Source, b: Source) -> None:
+def _check_lengths(pairs: SequencePairs, result: Comparison, sources: tuple[Source, Source]) -> None:
     """Check that paired sequences have equal numbers of tokens: raise without a key, warn with one.
 
     Raises
@@ -243,9 +246,7 @@ def _check_lengths(pairs: SequencePairs, result: Comparison, a: Source, b: Sourc
     if not len(uneven):
         return
     at = uneven[0]
-    (file_a, row_a), (file_b, row_b) = (
-        place_of(source.files, rows[at]) for source, rows in zip((a, b), pairs.rows, strict=True)
-    )
+    (file_a, row_a), (file_b, row_b) = _places(sources, *(rows[at] for rows in pairs.rows))
     in_a, in_b = (int(lengths[at]) for lengths in pairs.lengths)
     what = f"{quantity(in_a, 'token')}, and {in_b:,} in {file_b} (row {row_b:,})"
     if result.key is None:
@@ -260,12 +261,11 @@ def _check_lengths(pairs: SequencePairs, result: Comparison, a: Source, b: Sourc
     )
 
 
-def _different_labels(metrics: PairMetrics, a: Source, b: Source) -> DataError:
-    assert metrics.first_difference is not None  # noqa: S101 - checked by the caller
-    *numbers, token = metrics.first_difference
-    (file_a, row_a), (file_b, row_b) = (
-        place_of(source.files, number) for source, number in zip((a, b), numbers, strict=True)
-    )
+def _different_labels(
+    metrics: PairMetrics, sources: tuple[Source, Source], a: int, b: int, token: int | None
+) -> DataError:
+    """Return the error for different labels, given the first rows that have them."""
+    (file_a, row_a), (file_b, row_b) = _places(sources, a, b)
     unit, at = ("row", "") if token is None else ("token", f", token {token:,}")
     many = metrics.different_labels > 1
     count = f"{metrics.different_labels:,} of {metrics.counted:,} {unit}s have" if many else f"a {unit} has"
@@ -276,17 +276,22 @@ def _different_labels(metrics: PairMetrics, a: Source, b: Source) -> DataError:
     )
 
 
-def _moved(table: pa.Table, of_a: Source, of_b: Source, key: str | None) -> list[dict[str, Any]]:
+def _places(sources: tuple[Source, Source], *numbers: int) -> list[tuple[str, int]]:
+    """Return the files of a row of a and a row of b that are numbered over all files, and their numbers in these."""
+    return [place_of(source.files, number) for source, number in zip(sources, numbers, strict=True)]
+
+
+def _moved(table: pa.Table, sources: tuple[Source, Source], key: str | None) -> list[dict[str, Any]]:
     """Return the rows with the largest change, with their places, class names and keys."""
-    rows = table.to_pylist()
-    classes = of_a.job.classes or of_b.job.classes
+    rows, of_a = table.to_pylist(), sources[0]
+    classes = of_a.job.classes or sources[1].job.classes
     keys: dict[int, int | str] = {}
     if key is not None:
         keys = values_at(of_a.files, key, [row["number_a"] for row in rows], of_a.job.options.memory_limit)
     result = []
     for row in rows:
         a, b = row.pop("number_a"), row.pop("number_b")
-        (file, at), (file_b, at_b) = place_of(of_a.files, a), place_of(of_b.files, b)
+        (file, at), (file_b, at_b) = _places(sources, a, b)
         for name in ("label", "pred_a", "pred_b"):
             if classes is not None and row[name] is not None:
                 row[name] = classes[row[name]]

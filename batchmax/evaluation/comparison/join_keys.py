@@ -25,12 +25,16 @@ from batchmax.columns.arrow import (
     valid_rows,
 )
 from batchmax.errors import DataError, UsageError
+from batchmax.options.input_options import InputOptions
 from batchmax.sources.decode_budget import read_batches
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.read_errors import read_errors
 
 ROWS_READ = 1 << 16
 """Keys that are decoded at a time."""
+
+KEY_SHARE = 16
+"""Keys of one input may take 1/KEY_SHARE of the memory limit; finding partners takes several times as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +86,8 @@ def comparable_type(kind: pa.DataType) -> pa.DataType:
     return comparable(pa.array([], kind)).type
 
 
-def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_limit: int, most: int) -> Keys:
-    """Read the keys of the first ``limit`` rows of files (None for all); keep them if they take at most ``most`` bytes.
+def read_keys(files: Sequence[InputFile], name: str, options: InputOptions) -> Keys:
+    """Read the keys of files; keep them if they fit in memory.
 
     Raises
     ------
@@ -92,7 +96,7 @@ def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_l
     """
     kept: list[pa.Array] | None = []
     is_ascending, last, n_bytes = True, None, 0
-    for array in map(comparable, _batches(files, name, limit, memory_limit)):
+    for array in map(comparable, _batches(files, name, options.limit, options.memory_limit)):
         if is_ascending:
             both = array if last is None else pa.concat_arrays([last, array])
             is_ascending = not array.null_count and _ascends(both)
@@ -100,7 +104,7 @@ def read_keys(files: Sequence[InputFile], name: str, limit: int | None, memory_l
         if kept is not None:
             kept.append(array)
             n_bytes += array.nbytes
-            if n_bytes > most:
+            if n_bytes > options.memory_limit // KEY_SHARE:
                 kept = None
         if kept is None and not is_ascending:
             break
@@ -117,13 +121,10 @@ def values_at(files: Sequence[InputFile], name: str, rows: Sequence[int], memory
         A file can't be read.
     """
     result: dict[int, int | str] = {}
-    left, first = sorted(rows), 0
-    for array in _batches(files, name, None, memory_limit):
-        while left and left[0] < first + len(array):
-            row = left.pop(0)
-            result[row] = _shown(array[row - first])
-        if not left:
-            break
+    wanted, first = np.array(rows, np.int64), 0
+    for array in _batches(files, name, max(rows, default=-1) + 1, memory_limit):
+        here = wanted[(wanted >= first) & (wanted < first + len(array))]
+        result |= {row: _shown(array[row - first]) for row in here.tolist()}
         first += len(array)
     return result
 

@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterator
 
 from batchmax.errors import BatchmaxError
 
-OPTIONS_OF_B = re.compile(r"--(logits|input|label)(?![\w-])")
-"""Matches the options that have a form for b alone, such as ``--logits-b``."""
+WITH_FORM_FOR_B = ("logits", "input", "label")
+"""The options that have a form for b alone, such as ``--logits-b``."""
+
+OPTIONS_OF_B = re.compile(rf"--({'|'.join(WITH_FORM_FOR_B)})(?![\w-])")
 
 
 @contextlib.contextmanager

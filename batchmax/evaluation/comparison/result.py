@@ -163,13 +163,7 @@ class Comparison(CommandResult):
         ------
         GateError
             The condition is true; the error names its metrics.
-        UsageError
-            The condition names a metric of sequences, and the rows aren't sequences.
         """
-        for name in gate.names:
-            if name in OF_TOKENS and self.tokens_only_a is None:
-                what = f"{name} is a metric of sequences, and the rows are not sequences"
-                raise gate.unknown(name, what, "leave it out")
         if reason := gate.failure(self.metrics()):
             words = [(self.files_a or ["A"])[0], (self.files_b or ["B"])[0]]
             words += [] if self.key is None else ["--key", self.key]

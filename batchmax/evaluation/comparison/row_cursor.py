@@ -55,23 +55,22 @@ class RowCursor:
         self._rows = rows
         self._order = order
         self._threads = threads
-        self._batch: RowBatch | None = None
-        self._chosen: Array | None = None
+        self._end = 0
+        self._side: Side | None = None
 
     def fill(self) -> bool:
         """Read until at least one row to pair is in memory; return False at the end."""
         while not self.left:
-            if self._batch is not None:
-                self.first += self._batch.chunk.rows_done
-            self._batch = next(self._rows, None)
-            if self._batch is None:
+            batch, self.first = next(self._rows, None), self._end
+            if batch is None:
                 # The other input is still being computed, with these threads.
                 limit_threads(self._threads)
                 return False
-            self.at, self.left = 0, len(self._batch.matrix)
+            self._end, self._side = self.first + batch.chunk.rows_done, _side(batch, self.first)
             if self._order is not None:
-                self._chosen, self.keys = self._order(self._batch, self.first)
-                self.left = len(self.keys)
+                chosen, self.keys = self._order(batch, self.first)
+                self._side = self._side if chosen is None else self._side.some(as_slice(chosen))
+            self.at, self.left = 0, len(self._side.status)
         return True
 
     def up_to(self, end: pa.Scalar) -> int:
@@ -80,12 +79,10 @@ class RowCursor:
 
     def next(self, n: int, chosen: Array | None = None) -> Side:
         """Skip n rows, and return them, or the chosen ones of them."""
-        rows: slice | Array = slice(self.at, self.at + n)
-        if chosen is not None or self._chosen is not None:
-            rows = np.arange(self.at, self.at + n) if chosen is None else chosen + self.at
-            rows = as_slice(rows if self._chosen is None else self._chosen[rows])
+        assert self._side is not None  # noqa: S101 - fill() was called before
+        rows = slice(self.at, self.at + n) if chosen is None else as_slice(chosen + self.at)
         self.skip(n)
-        return self._side().some(rows)
+        return self._side.some(rows)
 
     def skip(self, n: int | None = None) -> int:
         """Skip n rows, or the rest of the chunk, and return how many were skipped."""
@@ -94,24 +91,24 @@ class RowCursor:
         self.left -= n
         return n
 
-    def _side(self) -> Side:
-        batch = self._batch
-        assert batch is not None  # noqa: S101 - fill() was called before
-        scores, chunk = batch.scores, batch.chunk
-        rows, places = np.arange(len(batch.matrix)), None
-        if isinstance(chunk, TokenChunk):
-            rows, places = chunk.tokens.places()
-        return Side(
-            numbers=self.first + rows,
-            places=places,
-            matrix=batch.matrix,
-            status=scores.status,
-            pred=scores.values["pred"],
-            labels=batch.labels.indices,
-            targets=batch.labels.targets,
-            nll=scores.nll,
-            hits=scores.hits,
-        )
+
+def _side(batch: RowBatch, first: int) -> Side:
+    """Return a batch as rows of an input; ``first`` is the number of its first row."""
+    scores, chunk = batch.scores, batch.chunk
+    rows, places = np.arange(len(batch.matrix)), None
+    if isinstance(chunk, TokenChunk):
+        rows, places = chunk.tokens.places()
+    return Side(
+        numbers=first + rows,
+        places=places,
+        matrix=batch.matrix,
+        status=scores.status,
+        pred=scores.values["pred"],
+        labels=batch.labels.indices,
+        targets=batch.labels.targets,
+        nll=scores.nll,
+        hits=scores.hits,
+    )
 
 
 def by_key(name: str) -> Order:
@@ -119,21 +116,19 @@ def by_key(name: str) -> Order:
     return lambda batch, _: (None, comparable(batch.chunk.values(name)))
 
 
-def by_number(partner: Array | None) -> Order:
-    """Return an order by row numbers, or by the numbers of partners, without the rows that have none."""
+def by_number(partner: Array) -> Order:
+    """Return an order by the numbers of the rows' partners, without the rows that have none (-1)."""
 
     def order(batch: RowBatch, first: int) -> tuple[Array | None, pa.Array]:
-        rows = slice(first, first + len(batch.matrix))
-        if partner is None:
-            return None, pa.array(np.arange(rows.start, rows.stop))
-        chosen = np.flatnonzero(partner[rows] >= 0)
-        return chosen, pa.array(partner[rows][chosen])
+        numbers = partner[first : first + len(batch.matrix)]
+        chosen = np.flatnonzero(numbers >= 0)
+        return chosen, pa.array(numbers[chosen])
 
     return order
 
 
 def as_slice(rows: Array) -> slice | Array:
-    """Return consecutive rows as a slice, which makes a view instead of a copy."""
+    """Return ascending rows as a slice if they are consecutive, which makes a view instead of a copy."""
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows

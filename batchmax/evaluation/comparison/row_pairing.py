@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import number_values, valid_rows
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.comparison.join_keys import Keys, partners, read_keys
-from batchmax.evaluation.comparison.options_of_b import for_b
+from batchmax.evaluation.comparison.join_keys import KEY_SHARE, Keys, partners, read_keys
+from batchmax.evaluation.comparison.options_of_b import WITH_FORM_FOR_B, named_for_b
 from batchmax.evaluation.comparison.row_cursor import Order, RowCursor, Side, by_key, by_number
 from batchmax.evaluation.row_stream import row_batches, rows_in
 from batchmax.jobs.row_batch import RowBatch
@@ -31,9 +31,6 @@ from batchmax.runtime.text import quantity
 from batchmax.sources.parquet_source import Source
 
 Array = NDArray[Any]
-
-KEY_SHARE = 16
-"""Keys of one input may take 1/KEY_SHARE of the memory limit; finding partners takes several times as much."""
 
 SMALL_COLUMNS_BYTES = 64
 """Approximate memory of a row apart from its logits."""
@@ -77,9 +74,10 @@ class RowPairs:
             Keys or rows that must be kept don't fit in the memory limit.
         """
         if self._key is None:
+            self._check_counts(*map(rows_in, self._sources))
             return self._by_place()
-        keys = self._keys(self._key)
-        if all(one.is_ascending for one in keys):
+        keys = [read_keys(source.files, self._key, source.job.options) for source in self._sources]
+        if self._sources[0].job.nesting is None and all(one.is_ascending for one in keys):
             self._progress.detail("the keys are ascending in both inputs, so no rows are kept in memory")
             order = by_key(self._key)
             return self._merged(order, order)
@@ -87,7 +85,6 @@ class RowPairs:
 
     def _by_place(self) -> Iterator[tuple[Side, Side]]:
         a, b = self._sources
-        self._check_counts(rows_in(a), rows_in(b))
         with self._cursor(0) as of_a, self._cursor(1) as of_b:
             while of_a.fill() & of_b.fill():
                 n = min(of_a.left, of_b.left)
@@ -105,14 +102,19 @@ class RowPairs:
     def _by_partner(self, partner: Array) -> Iterator[tuple[Side, Side]]:
         """Yield pairs of rows of a and the rows of b with these numbers, where not -1."""
         wanted = partner[partner >= 0]
-        self.only_a += len(partner) - len(wanted)
+        own = np.full(rows_in(self._sources[1]) or 0, -1, np.int64)
+        own[wanted] = wanted
+        self.only_a, self.only_b = len(partner) - len(wanted), len(own) - len(wanted)
+        orders = self._order(0, partner), self._order(1, own)
         if (np.diff(wanted) > 0).all():
             self._progress.detail("the keys are in the same order in both inputs, so no rows are kept in memory")
-            yield from self._merged(by_number(partner), by_number(None))
-            return
-        wanted.sort()
-        b = self._keep(wanted)
-        yield from self._with_kept(by_number(partner), wanted, b)
+            yield from self._merged(*orders)
+        else:
+            yield from self._with_kept(orders[0], *self._keep(orders[1], len(wanted)))
+
+    def _order(self, side: int, partner: Array) -> Order:  # noqa: ARG002 - rows have the same order in both inputs
+        """Return an order of the rows of an input by the numbers of their partners, without those that have none."""
+        return by_number(partner)
 
     def _with_kept(self, order_a: Order, keys: Array, b: Side | None) -> Iterator[tuple[Side, Side]]:
         """Yield pairs of rows of a and the rows of b in memory that have the same key; ``keys`` are those of b.
@@ -147,28 +149,15 @@ class RowPairs:
             while b.fill():
                 self.only_b += b.skip()
 
-    def _keep(self, wanted: Array) -> Side:
-        """Read the rows of b with these ascending numbers into memory."""
-        b = self._sources[1]
-        self._check_kept(len(wanted), len(wanted) * (b.job.row_bytes + SMALL_COLUMNS_BYTES))
-        kept: dict[str, Any] = {}
-        with self._cursor(1) as of_b:
-            while of_b.fill():
-                first = of_b.first
-                rows = of_b.left
-                start, end = np.searchsorted(wanted, [first, first + rows])
-                some = of_b.next(rows, wanted[start:end] - first)
-                for name, array in vars(some).items():
-                    if name not in kept:
-                        kept[name] = None if array is None else np.empty((len(wanted), *array.shape[1:]), array.dtype)
-                    if array is not None:
-                        kept[name][start:end] = array
-                self.only_b += rows - len(some.status)
-        return Side(**kept)
+    def _keep(self, order: Order, n_rows: int) -> tuple[Array, Side | None]:
+        """Read the rows of b with a partner into memory; return their ascending keys and the rows, None if none.
 
-    def _check_kept(self, n_rows: int, n_bytes: int) -> None:
-        """Raise if n_rows rows of b, n_bytes in total, don't fit in memory."""
+        ``n_rows`` is their number; of sequences, the tokens are kept.
+        """
         a, b = self._sources
+        # Of sequences, the number of tokens isn't known, and so neither is the size of their small columns.
+        nested = b.job.nesting is not None
+        n_bytes = 2 * (b.n_rows or 0) * b.row_bytes if nested else n_rows * (b.job.row_bytes + SMALL_COLUMNS_BYTES)
         needed = PROGRAM_BYTES + max(a.memory_needed(), b.memory_needed()) + n_bytes
         limit = a.job.options.memory_limit
         if needed > limit:
@@ -183,13 +172,14 @@ class RowPairs:
             f"the keys are in different orders in the two inputs, so {quantity(n_rows, 'row is', 'rows are')} kept in "
             "memory"
         )
-
-    def _keys(self, key: str) -> list[Keys]:
-        keys = []
-        for source in self._sources:
-            limit, memory = source.job.options.limit, source.job.options.memory_limit
-            keys.append(read_keys(source.files, key, limit, memory, memory // KEY_SHARE))
-        return keys
+        kept: dict[str, Any] = {}
+        keys = np.zeros(0, np.int64)
+        with self._cursor(1, order) as of_b:
+            while of_b.fill():
+                keys = _extended(keys, number_values(of_b.keys)[of_b.at :])
+                for name, array in vars(of_b.next(of_b.left)).items():
+                    kept[name] = None if array is None else _extended(kept.get(name), array)
+        return keys, Side(**kept) if kept else None
 
     def _partner(self, keys: list[Keys]) -> Array:
         """Return the row of b for each row of a, or -1."""
@@ -220,13 +210,20 @@ class RowPairs:
             yield RowCursor(rows, order, source.job.options.threads or usable_cores())
 
 
+def _extended(whole: Array | None, array: Array) -> Array:
+    """Return an array with another one appended to it in place."""
+    if whole is None:
+        return array.copy()
+    n = len(whole)
+    whole.resize((n + len(array), *array.shape[1:]), refcheck=False)
+    whole[n:] = array
+    return whole
+
+
 def _of_b(batches: Generator[RowBatch, None, None]) -> Generator[RowBatch, None, None]:
-    """Yield the batches of b, and name its options in errors about them."""
-    try:
+    """Yield the batches of b, and name its options in the remedies of errors about them."""
+    with named_for_b(WITH_FORM_FOR_B):
         yield from batches
-    except UsageError as error:
-        error.remedy = for_b(error.remedy)
-        raise
 
 
 def name_of(source: Source) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.arrow import number_values
 from batchmax.columns.sequences import Tokens
 from batchmax.evaluation.comparison.row_cursor import Order, Side
 from batchmax.evaluation.comparison.row_pairing import RowPairs
-from batchmax.evaluation.row_stream import rows_in
 from batchmax.jobs.row_batch import RowBatch
+from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally
+from batchmax.sources.parquet_source import Source
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_BAD, Status
 
@@ -28,81 +28,55 @@ TOKEN_BITS = 32
 
 @dataclass(frozen=True, eq=False)
 class SequencePairs:
-    """Pairs of sequences, (n,) each: row numbers, statuses and numbers of tokens in both inputs."""
+    """Pairs of sequences, (n,) each: row numbers and numbers of tokens in both inputs.
+
+    ``is_bad`` marks pairs with a bad sequence in either input, ``is_uneven`` pairs with different numbers of tokens,
+    neither sequence being null.
+    """
 
     rows: tuple[Array, Array]
-    statuses: tuple[Array, Array]
     lengths: tuple[Array, Array]
-
-    @property
-    def is_bad(self) -> Array:
-        """Pairs with a bad sequence in either input."""
-        return np.asarray((self.statuses[0] <= LAST_BAD) | (self.statuses[1] <= LAST_BAD))
-
-    @property
-    def is_uneven(self) -> Array:
-        """Pairs with different numbers of tokens, neither sequence being null."""
-        is_null = (self.statuses[0] == Status.NULL_LOGITS) & (self.lengths[0] == 0)
-        is_null |= (self.statuses[1] == Status.NULL_LOGITS) & (self.lengths[1] == 0)
-        return np.asarray((self.lengths[0] != self.lengths[1]) & ~is_null)
+    is_bad: Array
+    is_uneven: Array
 
 
 class TokenPairs(RowPairs):
     """Pairs of tokens of sequences, in the order of a.
 
-    ``sequences`` has the statuses and lengths of the sequences after the last pair.
+    ``sequences`` has the pairs of sequences after the last pair of tokens.
     """
 
     sequences: SequencePairs | None = None
 
-    def __iter__(self) -> Iterator[tuple[Side, Side]]:
-        """Yield batches of pairs of tokens, by position in paired sequences; see :meth:`RowPairs.__iter__`."""
-        tallies = tuple(_SequenceStatuses(shift=source.job.options.shift) for source in self._sources)
-        partner = own = None
-        if self._key is None:
-            self._check_counts(*map(rows_in, self._sources))
-        else:
-            partner = self._partner(self._keys(self._key))
-            wanted = partner[partner >= 0]
-            own = np.full(rows_in(self._sources[1]) or 0, -1, np.int64)
-            own[wanted] = wanted
-        orders = _by_token(partner, tallies[0]), _by_token(own, tallies[1])
-        if partner is None or (np.diff(wanted) > 0).all():
-            yield from self._merged(*orders)
-        else:
-            yield from self._with_kept(orders[0], *self._keep_tokens(orders[1], len(wanted)))
-        self.sequences = self._paired(partner, tallies)
+    def __init__(self, a: Source, b: Source, key: str | None, progress: Progress) -> None:
+        super().__init__(a, b, key, progress)
+        self._tallies = tuple(_SequenceStatuses(shift=source.job.options.shift) for source in (a, b))
 
-    def _paired(self, partner: Array | None, tallies: Sequence[_SequenceStatuses]) -> SequencePairs:
-        """Return statuses and lengths of paired sequences, after all tokens were read."""
-        (status_a, length_a), (status_b, length_b) = (one.arrays() for one in tallies)
+    def _by_place(self) -> Iterator[tuple[Side, Side]]:
+        yield from self._merged(self._order(0, None), self._order(1, None))
+        self.sequences = self._paired(None)
+
+    def _by_partner(self, partner: Array) -> Iterator[tuple[Side, Side]]:
+        yield from super()._by_partner(partner)
+        self.sequences = self._paired(partner)
+
+    def _order(self, side: int, partner: Array | None) -> Order:
+        return _by_token(partner, self._tallies[side])
+
+    def _paired(self, partner: Array | None) -> SequencePairs:
+        """Return the pairs of sequences, after all tokens were read."""
+        (status_a, length_a), (status_b, length_b) = (one.arrays() for one in self._tallies)
         if partner is None:
             self._check_counts(len(status_a), len(status_b))
             partner = np.arange(len(status_a))
         a = np.flatnonzero(partner[: len(status_a)] >= 0)
         b = partner[a]
         self.only_a, self.only_b = len(status_a) - len(a), len(status_b) - len(b)
-        return SequencePairs((a, b), (status_a[a], status_b[b]), (length_a[a], length_b[b]))
-
-    def _keep_tokens(self, order: Order, n_rows: int) -> tuple[Array, Side | None]:
-        """Read the tokens of b with a partner into memory; return their ascending keys and the tokens, None if none."""
-        b = self._sources[1]
-        # Twice: the pieces, and their concatenation.
-        self._check_kept(n_rows, 2 * (b.n_rows or 0) * b.row_bytes)
-        pieces: list[dict[str, Any]] = []
-        keys: list[Array] = []
-        with self._cursor(1, order) as of_b:
-            while of_b.fill():
-                keys.append(number_values(of_b.keys)[of_b.at :])
-                some = of_b.next(of_b.left)
-                pieces.append({name: None if one is None else one.copy() for name, one in vars(some).items()})
-        if not pieces:
-            return np.zeros(0, np.int64), None
-        whole: dict[str, Any] = {
-            name: None if one is None else np.concatenate([piece[name] for piece in pieces])
-            for name, one in pieces[0].items()
-        }
-        return np.concatenate(keys), Side(**whole)
+        status_a, length_a, status_b, length_b = status_a[a], length_a[a], status_b[b], length_b[b]
+        is_null = (status_a == Status.NULL_LOGITS) & (length_a == 0)
+        is_null |= (status_b == Status.NULL_LOGITS) & (length_b == 0)
+        is_bad = (status_a <= LAST_BAD) | (status_b <= LAST_BAD)
+        return SequencePairs((a, b), (length_a, length_b), is_bad, (length_a != length_b) & ~is_null)
 
 
 def _by_token(partner: Array | None, sequences: _SequenceStatuses) -> Order:
