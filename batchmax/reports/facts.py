@@ -100,7 +100,7 @@ def row_facts(selected: SelectedRow, job: Job, names: Sequence[str], *, by_numbe
         probs=probs,
         losses=losses,
         n_classes=job.n_classes,
-        token=selected.token,
+        place=selected.place,
         strip=selected.losses,
     )
 
