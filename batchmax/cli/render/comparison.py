@@ -12,6 +12,7 @@ from rich.text import Text
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, duration, number
+from batchmax.cli.render.tables import Column, print_columns
 from batchmax.evaluation.comparison.result import Comparison
 from batchmax.runtime.text import printable, quantity
 
@@ -109,18 +110,15 @@ def _signed(value: float | None) -> str:
 
 
 def _show_moved(result: Comparison) -> None:
-    rows = result.moved
     console = tables.console()
     measure = "change of the loss" if result.moved_by == "loss" else "KL(A‖B)"
     console.print(Text(f"\nlargest changes, by {measure}", style="bold"))
-    table = tables.new_table()
-    names = _shown(result)
-    for name in names:
-        is_text = any(isinstance(row[name], str) for row in rows)
-        table.add_column(Text(name.replace("_", " ")), justify="left" if is_text else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row[name])) for name in names))
-    console.print(table)
+    columns = []
+    for name in _shown(result):
+        values = [row[name] for row in result.moved]
+        is_text = any(isinstance(value, str) for value in values)
+        columns.append(Column(name.replace("_", " "), list(map(_cell, values)), "left" if is_text else "right"))
+    print_columns(console, columns, overflow="fold")
 
 
 def _shown(result: Comparison) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from batchmax.cli.render.formatting import duration, number
-from batchmax.cli.render.tables import console, flagged, new_table, show_pairs
+from batchmax.cli.render.tables import Column, console, flagged, print_columns, show_pairs
 from batchmax.runtime.text import printable, quantity, shell_word
 
 MOST_ROWS = 20
@@ -81,14 +81,12 @@ def show_calibration(result: Any, out: str) -> None:
     )
 
 
-def _show(title: str, names: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+def _show(title: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     click.echo()
     if title:
         click.echo(title)
-    table = new_table()
-    for place, name in enumerate(names):
-        table.add_column(name.removeprefix("n_").replace("_", " "), justify="right" if place else "left")
-    for row in rows:
-        first, *rest = (row[name] for name in names)
-        table.add_row("null" if first is None else printable(first), *map(number, rest))
-    console().print(table)
+    first, *metrics = names
+    columns = [Column(first, ["null" if row[first] is None else printable(row[first]) for row in rows], "left")]
+    for name in metrics:
+        columns.append(Column(name.removeprefix("n_").replace("_", " "), [number(row[name]) for row in rows]))
+    print_columns(console(), columns)

@@ -101,7 +101,7 @@ def fitting(row: RowTrace, shown: Sequence[int], room: int) -> tuple[list[Column
             columns += [of_beta[name] for name in names]
         if row.label is not None:
             columns.append(Column("label", ["1" if index == row.label else "0" for index in shown]))
-        if sum(column.width + gap for column in columns) - gap <= room:
+        if sum(column.text_width + gap for column in columns) - gap <= room:
             break
     return columns, gap
 

@@ -59,23 +59,18 @@ def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
             click.echo(f"{'':{width + GAP}}{line}")
 
 
-def new_table(gap: int = GAP) -> Table:
-    """Return an empty table in the common style, with ``gap`` spaces between columns."""
-    # The box style itself adds one space between columns.
-    return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0))
-
-
 @dataclass(frozen=True)
 class Column:
-    """A table column as text."""
+    """A table column as text; ``width`` is in terminal columns, by default that of the text."""
 
     heading: str
     cells: Sequence[str]
     justify: Literal["left", "right"] = "right"
+    width: int | None = None
 
     @property
-    def width(self) -> int:
-        """The width in terminal columns."""
+    def text_width(self) -> int:
+        """The width of the text in terminal columns."""
         return max(map(cell_len, (*self.heading.split("\n"), *self.cells)), default=0)
 
 
@@ -87,12 +82,13 @@ def print_columns(
     bold: int | None = None,
     has_header: bool = True,
     no_wrap: bool = False,
+    overflow: Literal["fold", "ellipsis"] = "ellipsis",
 ) -> None:
     """Print columns side by side; the line with number ``bold`` is in bold type."""
-    table = new_table(gap)
-    table.show_header = has_header
-    for column in columns:
-        table.add_column(Text(column.heading), justify=column.justify, no_wrap=no_wrap)
+    # The box style itself adds one space between columns.
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0), show_header=has_header)
+    for one in columns:
+        table.add_column(Text(one.heading), justify=one.justify, width=one.width, no_wrap=no_wrap, overflow=overflow)
     for number_of_line, line in enumerate(zip(*(column.cells for column in columns), strict=True)):
         table.add_row(*map(Text, line), style="bold" if number_of_line == bold else None)
     to.print(table)

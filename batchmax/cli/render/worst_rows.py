@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-from rich.cells import cell_len
 from rich.text import Text
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number
+from batchmax.cli.render.tables import Column
 from batchmax.columns.plain_values import plain_columns
 from batchmax.runtime.text import printable
 
@@ -39,40 +40,37 @@ def show(result: Any) -> None:
     n_places = 2 if own[2].name == "token" else 1
     places, copied, figures = own[1 : 1 + n_places], own[1 + n_places : -len(HEADINGS)], own[-len(HEADINGS) :]
     columns = [
-        (HEADINGS.get(one.name, printable(one.name)), list(map(_cell, one.values)), one.is_number)
+        Column(
+            HEADINGS.get(one.name, printable(one.name)),
+            list(map(_cell, one.values)),
+            "right" if one.is_number else "left",
+        )
         for one in (*places, *figures, *copied)
     ]
     if len(set(files)) > 1:
         names = [os.path.relpath(file, common or ".") for file in files]
-        columns.insert(0, ("file", list(map(_shortened, names)), False))
-    widths = [max(map(cell_len, (heading, *cells))) for heading, cells, _ in columns]
-    least = [
-        width if is_number else min(width, NARROWEST) for width, (_, _, is_number) in zip(widths, columns, strict=True)
-    ]
-    shown = max(fitting(widths, least, console.width), 1)
+        columns.insert(0, Column("file", list(map(_shortened, names)), "left"))
+    widths = [column.text_width for column in columns]
+    shown = max(fitting(columns, console.width), 1)
     # If there isn't enough room, only the last column is truncated. All widths are set, because rich would shrink every
     # column.
     widths[shown - 1] = min(widths[shown - 1], console.width - sum(widths[: shown - 1]) - tables.GAP * (shown - 1))
-    table = tables.new_table()
-    for width, (heading, _, is_number) in zip(widths[:shown], columns[:shown], strict=True):
-        justify: Literal["left", "right"] = "right" if is_number else "left"
-        table.add_column(Text(heading), justify=justify, width=max(width, 1), no_wrap=True, overflow="ellipsis")
-    for line in zip(*(cells for _, cells, _ in columns[:shown]), strict=True):
-        table.add_row(*map(Text, line))
-    console.print(table)
+    fixed = [replace(column, width=max(width, 1)) for column, width in zip(columns[:shown], widths, strict=False)]
+    tables.print_columns(console, fixed, no_wrap=True)
     if shown < len(columns):
-        left_out = ", ".join(heading for heading, _, _ in columns[shown:])
+        left_out = ", ".join(column.heading for column in columns[shown:])
         console.print(Text(f"not shown for lack of space: {left_out}; to choose columns: --columns", style="dim"))
 
 
-def fitting(widths: Sequence[int], least: Sequence[int], room: int) -> int:
-    """Return how many columns fit in ``room``, given their widths; the last may be truncated to its ``least`` width."""
+def fitting(columns: Sequence[Column], room: int) -> int:
+    """Return how many columns fit in ``room``; the last one may be truncated if it's text."""
     used = 0
-    for count, width in enumerate(widths):
-        if used + least[count] > room:
+    for count, column in enumerate(columns):
+        width = column.text_width
+        if used + (width if column.justify == "right" else min(width, NARROWEST)) > room:
             return count
         used += width + tables.GAP
-    return len(widths)
+    return len(columns)
 
 
 def _cell(value: Any) -> str:
