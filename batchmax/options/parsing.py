@@ -147,7 +147,7 @@ def check_type(option: str, value: Any, hint: Any) -> None:
     choices = [name for part in (hint, *get_args(hint)) if get_origin(part) is Literal for name in get_args(part)]
     if choices and isinstance(value, str):
         what, remedy = f"{value!r} is not a valid choice", f"choose from {', '.join(choices)}"
-        raise UsageError(what, where=_flag(option), remedy=remedy)
+        raise UsageError(what, where=flag_of(option), remedy=remedy)
     name = hint.__name__ if isinstance(hint, type) else str(hint).removesuffix(" | None")
     raise _wrong_type(option, value, " or ".join(choices) or name)
 
@@ -201,7 +201,7 @@ def refuse(what: str, remedy: str, **given: Any) -> None:
     """
     for option, value in given.items():
         if value is not None and value != 0:
-            raise UsageError(what, where=_flag(option), remedy=remedy)
+            raise UsageError(what, where=flag_of(option), remedy=remedy)
 
 
 def _is_of(value: Any, hint: Any) -> bool:
@@ -223,8 +223,20 @@ def _is_of(value: Any, hint: Any) -> bool:
 
 
 def _wrong_type(option: str, value: Any, wanted: str) -> UsageError:
-    return UsageError(f"invalid type {type(value).__name__}", where=_flag(option), remedy=f"give {wanted}")
+    return UsageError(f"invalid type {type(value).__name__}", where=flag_of(option), remedy=f"give {wanted}")
 
 
-def _flag(option: str) -> str:
+def flag_of(option: str) -> str:
+    """Return the command-line option for the name of a field or a keyword argument."""
     return "--" + option.replace("_", "-")
+
+
+def option_words(given: Mapping[str, Any]) -> list[str]:
+    """Return options as command-line arguments, without those that are None, False or empty."""
+    words = []
+    for name, value in given.items():
+        if value is True:
+            words.append(flag_of(name))
+        elif value is not None and value is not False and value != ():
+            words += [flag_of(name), ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return words

@@ -11,7 +11,7 @@ from typing import Any
 from rich.text import Text
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, duration, number
+from batchmax.cli.render.formatting import ABSENT, duration, number, shortened
 from batchmax.cli.render.tables import Column, print_columns
 from batchmax.evaluation.comparison.result import Comparison
 from batchmax.runtime.text import printable, quantity
@@ -136,5 +136,4 @@ def _shown(result: Comparison) -> list[str]:
 def _cell(value: Any) -> str:
     if isinstance(value, int):
         return str(value)  # no separators: row numbers and indices are typed again
-    text = number(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return shortened(number(value), LONGEST)

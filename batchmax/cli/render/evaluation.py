@@ -87,6 +87,7 @@ def _show(title: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> N
         click.echo(title)
     first, *metrics = names
     columns = [Column(first, ["null" if row[first] is None else printable(row[first]) for row in rows], "left")]
-    for name in metrics:
-        columns.append(Column(name.removeprefix("n_").replace("_", " "), [number(row[name]) for row in rows]))
+    columns += [
+        Column(name.removeprefix("n_").replace("_", " "), [number(row[name]) for row in rows]) for name in metrics
+    ]
     print_columns(console(), columns)

@@ -15,7 +15,7 @@ from typing import Any
 from rich.text import Text
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number
+from batchmax.cli.render.formatting import ABSENT, number, shortened
 from batchmax.cli.render.tables import Column, print_columns
 from batchmax.jobs.row_trace import RowTrace, Steps
 from batchmax.runtime.text import printable
@@ -101,7 +101,7 @@ def fitting(row: RowTrace, shown: Sequence[int], room: int) -> tuple[list[Column
             columns += [of_beta[name] for name in names]
         if row.label is not None:
             columns.append(Column("label", ["1" if index == row.label else "0" for index in shown]))
-        if sum(column.text_width + gap for column in columns) - gap <= room:
+        if sum(column.width + gap for column in columns) - gap <= room:
             break
     return columns, gap
 
@@ -147,10 +147,7 @@ def _loss(row: RowTrace, steps: Steps) -> str:
 
 
 def _class_text(row: RowTrace, index: int) -> str:
-    name = printable(row.class_name(index))
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 1]}…"
-    return f"{index} {name}".rstrip()
+    return f"{index} {shortened(row.class_name(index), LONGEST_NAME)}".rstrip()
 
 
 def show_alternatives(row: RowTrace, record: dict[str, Any], *, everything: bool) -> None:

@@ -61,15 +61,15 @@ def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """A table column as text; ``width`` is in terminal columns, by default that of the text."""
+    """A table column as text; ``room`` is its width if that isn't the width of the text, in terminal columns."""
 
     heading: str
     cells: Sequence[str]
     justify: Literal["left", "right"] = "right"
-    width: int | None = None
+    room: int | None = None
 
     @property
-    def text_width(self) -> int:
+    def width(self) -> int:
         """The width of the text in terminal columns."""
         return max(map(cell_len, (*self.heading.split("\n"), *self.cells)), default=0)
 
@@ -88,7 +88,7 @@ def print_columns(
     # The box style itself adds one space between columns.
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0), show_header=has_header)
     for one in columns:
-        table.add_column(Text(one.heading), justify=one.justify, width=one.width, no_wrap=no_wrap, overflow=overflow)
+        table.add_column(Text(one.heading), justify=one.justify, width=one.room, no_wrap=no_wrap, overflow=overflow)
     for number_of_line, line in enumerate(zip(*(column.cells for column in columns), strict=True)):
         table.add_row(*map(Text, line), style="bold" if number_of_line == bold else None)
     to.print(table)

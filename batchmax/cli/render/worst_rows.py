@@ -13,7 +13,7 @@ from typing import Any
 from rich.text import Text
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number
+from batchmax.cli.render.formatting import ABSENT, number, shortened
 from batchmax.cli.render.tables import Column
 from batchmax.columns.plain_values import plain_columns
 from batchmax.runtime.text import printable
@@ -49,13 +49,13 @@ def show(result: Any) -> None:
     ]
     if len(set(files)) > 1:
         names = [os.path.relpath(file, common or ".") for file in files]
-        columns.insert(0, Column("file", list(map(_shortened, names)), "left"))
-    widths = [column.text_width for column in columns]
+        columns.insert(0, Column("file", [shortened(name, LONGEST) for name in names], "left"))
+    widths = [column.width for column in columns]
     shown = max(fitting(columns, console.width), 1)
     # If there isn't enough room, only the last column is truncated. All widths are set, because rich would shrink every
     # column.
     widths[shown - 1] = min(widths[shown - 1], console.width - sum(widths[: shown - 1]) - tables.GAP * (shown - 1))
-    fixed = [replace(column, width=max(width, 1)) for column, width in zip(columns[:shown], widths, strict=False)]
+    fixed = [replace(column, room=max(width, 1)) for column, width in zip(columns[:shown], widths, strict=False)]
     tables.print_columns(console, fixed, no_wrap=True)
     if shown < len(columns):
         left_out = ", ".join(column.heading for column in columns[shown:])
@@ -66,7 +66,7 @@ def fitting(columns: Sequence[Column], room: int) -> int:
     """Return how many columns fit in ``room``; the last one may be truncated if it's text."""
     used = 0
     for count, column in enumerate(columns):
-        width = column.text_width
+        width = column.width
         if used + (width if column.justify == "right" else min(width, NARROWEST)) > room:
             return count
         used += width + tables.GAP
@@ -78,9 +78,4 @@ def _cell(value: Any) -> str:
         return ABSENT
     if isinstance(value, bool | float):
         return number(value)
-    return _shortened(str(value))
-
-
-def _shortened(text: str) -> str:
-    text = printable(text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return shortened(value, LONGEST)
