@@ -19,7 +19,8 @@ LEVELS = "▁▂▃▄▅▆▇█"
 GAP = "·"
 """Symbol for tokens without a loss."""
 
-HEADINGS = {"ranks": "rank", "losses": "loss", "preds": "pred", "confidences": "p(pred)"}
+HEADINGS = {"preds": "pred", "confidences": "p(pred)", "ranks": "rank", "losses": "loss"}
+"""The headings of the columns of values, if the sequence has them."""
 
 
 def show(sequence: SequenceTrace, *, everything: bool) -> None:
@@ -27,32 +28,29 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
     values = sequence.values
     console = tables.console()
     console.print(Text(f"{printable(sequence.file)}: row {sequence.row:,}", style="bold"))
-    statuses = values["statuses"]
+    statuses, losses = values["statuses"], values.get("losses")
     if statuses is None:
         console.print("the logits are null")
         return
-    losses = values.get("losses")
-    names = ["preds", "confidences", *(("ranks", "losses") if losses is not None else ())]
     shown = list(range(len(statuses)))
-    if losses is not None and not everything:
-        shown = sequence.largest_losses(TOP)
-    elif not everything:
-        shown = shown[:TOP]
-    if losses is not None and losses:
+    if not everything:
+        shown = shown[:TOP] if losses is None else sequence.largest_losses(TOP)
+    if losses:
         console.print(Text(strip(losses, console.width)))
     columns = [
         tables.Column("token", [f"{token:,}" for token in shown]),
-        *(tables.Column(HEADINGS[name], [number(values[name][token]) for token in shown]) for name in names),
+        *(
+            tables.Column(heading, [number(values[name][token]) for token in shown])
+            for name, heading in HEADINGS.items()
+            if name in values
+        ),
         tables.Column("status", [statuses[token] for token in shown], "left"),
     ]
     tables.print_columns(console, columns, no_wrap=True)
-    if len(shown) < len(statuses):
-        console.print(
-            Text(
-                f"and {quantity(len(statuses) - len(shown), 'more token')}; for all: --all; for one: --token N",
-                style="dim",
-            )
-        )
+    more = len(statuses) - len(shown)
+    if more:
+        text = f"and {quantity(more, 'more token')}; for all: --all; for one: --token N"
+        console.print(Text(text, style="dim"))
     figures = [("tokens", number(len(statuses)))]
     if losses is not None:
         figures += [
@@ -66,17 +64,9 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
 def strip(losses: Sequence[float | None], width: int) -> str:
     """Return losses as a line of block characters; if there are more than ``width``, each is the largest of several."""
     step = -(-len(losses) // max(width, 1))
-    largest = []
-    for start in range(0, len(losses), step):
-        known = [loss for loss in losses[start : start + step] if loss is not None]
-        largest.append(max(known, default=None))
+    pieces = (losses[start : start + step] for start in range(0, len(losses), step))
+    largest = [max((loss for loss in piece if loss is not None), default=None) for piece in pieces]
     top = max((value for value in largest if value is not None and math.isfinite(value)), default=0.0) or 1.0
     last = len(LEVELS) - 1
-    return "".join(
-        GAP
-        if value is None
-        else LEVELS[min(last, int(value / top * last + 0.5))]
-        if math.isfinite(value)
-        else LEVELS[-1]
-        for value in largest
-    )
+    shares = (None if value is None else min(value / top, 1.0) for value in largest)
+    return "".join(GAP if share is None else LEVELS[int(share * last + 0.5)] for share in shares)
