@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.text import Text
-
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, duration, number, shortened
-from batchmax.cli.render.tables import Column, print_columns
+from batchmax.cli.render.formatting import ABSENT, change_of, duration, number, shortened
+from batchmax.cli.render.tables import Column
 from batchmax.evaluation.comparison.result import Comparison
 from batchmax.runtime.text import printable, quantity
 
@@ -101,8 +99,7 @@ def _divergence(result: Comparison) -> str:
 
 
 def _change(a: float | None, b: float | None, change: float | None) -> str:
-    text = f"{number(a)} → {number(b)}"
-    return text if change is None else f"{text}  ({_signed(change)})"
+    return change_of(a, b) + ("" if change is None else f"  ({_signed(change)})")
 
 
 def _signed(value: float | None) -> str:
@@ -112,13 +109,13 @@ def _signed(value: float | None) -> str:
 def _show_moved(result: Comparison) -> None:
     console = tables.console()
     measure = "change of the loss" if result.moved_by == "loss" else "KL(A‖B)"
-    console.print(Text(f"\nlargest changes, by {measure}", style="bold"))
+    console.print_line(f"\nlargest changes, by {measure}", "bold")
     columns = []
     for name in _shown(result):
         values = [row[name] for row in result.moved]
         is_text = any(isinstance(value, str) for value in values)
         columns.append(Column(name.replace("_", " "), list(map(_cell, values)), "left" if is_text else "right"))
-    print_columns(console, columns, overflow="fold")
+    console.print_columns(columns, overflow="fold")
 
 
 def _shown(result: Comparison) -> list[str]:

@@ -28,6 +28,11 @@ def number(value: float | str | None) -> str:
     return f"{value:.6g}"
 
 
+def change_of(before: float | None, after: float | None) -> str:
+    """Return two values of a number with an arrow between them."""
+    return f"{number(before)} → {number(after)}"
+
+
 def shortened(value: object, longest: int) -> str:
     """Return a value as text without control characters, truncated to a number of characters."""
     shown = text.printable(value)

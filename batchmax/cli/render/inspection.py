@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, size
-from batchmax.cli.render.tables import Column, print_columns
+from batchmax.cli.render.tables import Column
 from batchmax.columns.logits_layout import INPUT_TEXTS
 from batchmax.runtime.text import printable, quantity
 from batchmax.sources.inspection.facts import Facts
@@ -42,10 +40,10 @@ def show(facts: Facts) -> None:
         Column("encodings", [", ".join(one["encodings"]).lower() for one in shown], "left"),
         Column("levels", [one["levels"] for one in shown], "left"),
     ]
-    print_columns(console, columns, overflow="fold")
+    console.print_columns(columns, overflow="fold")
     more = len(facts["columns"]) - MOST_COLUMNS
     if more > 0:
-        console.print(Text(f"and {quantity(more, 'more column')}; for all: --json", style="dim"))
+        console.print_line(f"and {quantity(more, 'more column')}; for all: --json", "dim")
     console.print()
     tables.show_pairs(_found(facts))
 

@@ -12,11 +12,9 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from rich.text import Text
-
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, shortened
-from batchmax.cli.render.tables import Column, print_columns
+from batchmax.cli.render.tables import Column
 from batchmax.jobs.row_trace import RowTrace, Steps
 from batchmax.runtime.text import printable
 
@@ -47,18 +45,18 @@ def show(row: RowTrace, *, everything: bool) -> None:
     """Print a row: a table of its classes, then the values for the whole row."""
     console = tables.console()
     if row.origin:
-        console.print(Text(row.origin, style="bold"))
+        console.print_line(row.origin, "bold")
     if row.logits is not None:
         shown = classes_shown(row, everything=everything)
         columns, gap = fitting(row, shown, console.width)
-        print_columns(console, columns, gap=gap, bold=_position(row.label, shown), no_wrap=True)
+        console.print_columns(columns, gap=gap, bold=_position(row.label, shown), no_wrap=True)
         left_out = len(row.logits) - len(shown)
         if left_out:
-            console.print(Text(f"and {left_out:,} more class{'es' * (left_out > 1)}; for all: --all", style="dim"))
+            console.print_line(f"and {left_out:,} more class{'es' * (left_out > 1)}; for all: --all", "dim")
         console.print()
-    print_columns(console, whole_row(row), has_header=False)
+    console.print_columns(whole_row(row), has_header=False)
     if row.trouble:
-        console.print(Text(f"bad row: {printable(row.trouble)}", style="bold"))
+        console.print_line(f"bad row: {printable(row.trouble)}", "bold")
 
 
 def classes_shown(row: RowTrace, *, everything: bool) -> list[int]:
@@ -154,7 +152,7 @@ def show_alternatives(row: RowTrace, record: dict[str, Any], *, everything: bool
     """Print a row's probabilities under every activation side by side, and its losses."""
     console = tables.console()
     if row.origin:
-        console.print(Text(row.origin, style="bold"))
+        console.print_line(row.origin, "bold")
     activations = record["activations"]
     shown = classes_shown(row, everything=everything)
     columns = [
@@ -162,13 +160,13 @@ def show_alternatives(row: RowTrace, record: dict[str, Any], *, everything: bool
         Column("z", _numbers(record["logits"], shown)),
         *(Column(name, _numbers(one["probs"], shown)) for name, one in activations.items()),
     ]
-    print_columns(console, columns, bold=_position(row.label, shown))
+    console.print_columns(columns, bold=_position(row.label, shown))
     if row.label is None:
         return
     console.print()
     kinds = list(dict.fromkeys(kind for one in activations.values() for kind in one["losses"]))
     losses = (Column(name, [number(one["losses"].get(kind)) for kind in kinds]) for name, one in activations.items())
-    print_columns(console, [Column("loss", kinds, "left"), *losses])
+    console.print_columns([Column("loss", kinds, "left"), *losses])
 
 
 def _position(label: int | None, shown: Sequence[int]) -> int | None:

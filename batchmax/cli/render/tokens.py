@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rich.text import Text
-
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import number
 from batchmax.jobs.sequence_trace import SequenceTrace
@@ -27,7 +25,7 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
     """Print a sequence: all of its tokens, or those with the largest loss."""
     values = sequence.values
     console = tables.console()
-    console.print(Text(f"{printable(sequence.file)}: row {sequence.row:,}", style="bold"))
+    console.print_line(f"{printable(sequence.file)}: row {sequence.row:,}", "bold")
     statuses, losses = values["statuses"], values.get("losses")
     if statuses is None:
         console.print("the logits are null")
@@ -36,7 +34,7 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
     if not everything:
         shown = shown[:TOP] if losses is None else sequence.largest_losses(TOP)
     if losses:
-        console.print(Text(strip(losses, console.width)))
+        console.print_line(strip(losses, console.width))
     columns = [
         tables.Column("token", [f"{token:,}" for token in shown]),
         *(
@@ -46,11 +44,10 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
         ),
         tables.Column("status", [statuses[token] for token in shown], "left"),
     ]
-    tables.print_columns(console, columns, no_wrap=True)
+    console.print_columns(columns, no_wrap=True)
     more = len(statuses) - len(shown)
     if more:
-        text = f"and {quantity(more, 'more token')}; for all: --all; for one: --token N"
-        console.print(Text(text, style="dim"))
+        console.print_line(f"and {quantity(more, 'more token')}; for all: --all; for one: --token N", "dim")
     figures = [("tokens", number(len(statuses)))]
     if losses is not None:
         figures += [

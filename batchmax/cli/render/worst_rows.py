@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.text import Text
-
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, shortened
 from batchmax.cli.render.tables import Column
-from batchmax.columns.plain_values import plain_columns
+from batchmax.columns.plain_values import PlainColumn, plain_columns
 from batchmax.runtime.text import printable
 
 HEADINGS = {"label": "label", "pred": "pred", "p_label": "p(label)", "p_pred": "p(pred)", "loss": "loss"}
@@ -36,17 +34,10 @@ def show(result: Any) -> None:
     files = own[0].values
     common = os.path.commonpath(files) if len({os.path.isabs(file) for file in files}) == 1 else ""  # noqa: PTH117
     if common:
-        console.print(Text(printable(common), style="bold"))
+        console.print_line(printable(common), "bold")
     n_places = 2 if own[2].name == "token" else 1
     places, copied, figures = own[1 : 1 + n_places], own[1 + n_places : -len(HEADINGS)], own[-len(HEADINGS) :]
-    columns = [
-        Column(
-            HEADINGS.get(one.name, printable(one.name)),
-            list(map(_cell, one.values)),
-            "right" if one.is_number else "left",
-        )
-        for one in (*places, *figures, *copied)
-    ]
+    columns = list(map(_column, (*places, *figures, *copied)))
     if len(set(files)) > 1:
         names = [os.path.relpath(file, common or ".") for file in files]
         columns.insert(0, Column("file", [shortened(name, LONGEST) for name in names], "left"))
@@ -56,10 +47,10 @@ def show(result: Any) -> None:
     # column.
     widths[shown - 1] = min(widths[shown - 1], console.width - sum(widths[: shown - 1]) - tables.GAP * (shown - 1))
     fixed = [replace(column, room=max(width, 1)) for column, width in zip(columns[:shown], widths, strict=False)]
-    tables.print_columns(console, fixed, no_wrap=True)
+    console.print_columns(fixed, no_wrap=True)
     if shown < len(columns):
         left_out = ", ".join(column.heading for column in columns[shown:])
-        console.print(Text(f"not shown for lack of space: {left_out}; to choose columns: --columns", style="dim"))
+        console.print_line(f"not shown for lack of space: {left_out}; to choose columns: --columns", "dim")
 
 
 def fitting(columns: Sequence[Column], room: int) -> int:
@@ -71,6 +62,11 @@ def fitting(columns: Sequence[Column], room: int) -> int:
             return count
         used += width + tables.GAP
     return len(columns)
+
+
+def _column(one: PlainColumn) -> Column:
+    heading = HEADINGS.get(one.name, printable(one.name))
+    return Column(heading, list(map(_cell, one.values)), "right" if one.is_number else "left")
 
 
 def _cell(value: Any) -> str:
