@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -16,7 +15,7 @@ from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, shortened
 from batchmax.cli.render.tables import Column
 from batchmax.jobs.row_trace import RowTrace, Steps
-from batchmax.runtime.text import printable
+from batchmax.runtime.text import printable, quantity
 
 TOP = 10
 """Number of classes shown by default."""
@@ -52,7 +51,7 @@ def show(row: RowTrace, *, everything: bool) -> None:
         console.print_columns(columns, gap=gap, bold=_position(row.label, shown), no_wrap=True)
         left_out = len(row.logits) - len(shown)
         if left_out:
-            console.print_line(f"and {left_out:,} more class{'es' * (left_out > 1)}; for all: --all", "dim")
+            console.print_line(f"and {quantity(left_out, 'more class')}; for all: --all", "dim")
         console.print()
     console.print_columns(whole_row(row), has_header=False)
     if row.trouble:
@@ -93,9 +92,6 @@ def fitting(row: RowTrace, shown: Sequence[int], room: int) -> tuple[list[Column
         ]
         for steps in row.steps:
             of_beta = _columns(row, steps, shown, bar_width)
-            if len(row.steps) > 1:
-                heading = f"β = {number(steps.beta)}\nsoftmax"
-                of_beta["softmax"] = replace(of_beta["softmax"], heading=heading)
             columns += [of_beta[name] for name in names]
         if row.label is not None:
             columns.append(Column("label", ["1" if index == row.label else "0" for index in shown]))
@@ -117,7 +113,7 @@ def _columns(row: RowTrace, steps: Steps, shown: Sequence[int], bar_width: int) 
     return {
         "e^(βz)": Column("e^(βz)", powers),
         "βz − max": Column("βz − max", _numbers(steps.shifted, shown)),
-        "softmax": Column("softmax", probs),
+        "softmax": Column(f"β = {number(steps.beta)}\nsoftmax" if len(row.steps) > 1 else "softmax", probs),
         "bar": Column("", bars, "left"),
         "log-softmax": Column("log-softmax", _numbers(steps.log_probs, shown)),
         "argmax": Column("argmax", largest),

@@ -41,12 +41,13 @@ def show(result: Any) -> None:
     if len(set(files)) > 1:
         names = [os.path.relpath(file, common or ".") for file in files]
         columns.insert(0, Column("file", [shortened(name, LONGEST) for name in names], "left"))
-    widths = [column.width for column in columns]
     shown = max(fitting(columns, console.width), 1)
     # If there isn't enough room, only the last column is truncated. All widths are set, because rich would shrink every
     # column.
-    widths[shown - 1] = min(widths[shown - 1], console.width - sum(widths[: shown - 1]) - tables.GAP * (shown - 1))
-    fixed = [replace(column, room=max(width, 1)) for column, width in zip(columns[:shown], widths, strict=False)]
+    left, fixed = console.width, list[Column]()
+    for column in columns[:shown]:
+        fixed.append(replace(column, room=max(min(column.width, left), 1)))
+        left -= column.width + tables.GAP
     console.print_columns(fixed, no_wrap=True)
     if shown < len(columns):
         left_out = ", ".join(column.heading for column in columns[shown:])

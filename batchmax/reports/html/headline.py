@@ -26,7 +26,8 @@ def lead(facts: Facts) -> str:
     if confidence is not None:
         gap = confidence - metrics.accuracy
         text += f" Mean confidence {share(confidence)}"
-        text += "." if abs(gap) < 0.0005 else f", {_points(gap)} {'over' if gap > 0 else 'under'}confident."
+        points = quantity(round(abs(100 * gap), 1), "point")
+        text += "." if abs(gap) < 0.0005 else f", {points} {'over' if gap > 0 else 'under'}confident."
     chance = math.log(metrics.n_classes or 1)
     if metrics.mean_loss is not None and chance:
         text += f" Mean loss {share(metrics.mean_loss / chance)} of that of uniform guessing."
@@ -81,8 +82,3 @@ def _mean_confidence(facts: Facts) -> float | None:
     filled = [one for one in facts.metrics.bins if one["n_rows"]]
     total = sum(one["n_rows"] for one in filled)
     return math.fsum(one["n_rows"] * one["confidence"] for one in filled) / total if total else None
-
-
-def _points(gap: float) -> str:
-    value = f"{abs(100 * gap):.1f}"
-    return f"{value} point{'' if value == '1.0' else 's'}"
