@@ -1,4 +1,4 @@
-"""Parses option values: names, class weights and sizes, from text, files or Python objects.
+"""Parses option values: names, class weights and sizes, from text, files or Python objects; and writes arguments.
 
 Handles one value at a time; ``input_options`` and ``score_options`` know the options and how they combine.
 """
