@@ -22,7 +22,7 @@ import click
 from click.shell_completion import shell_complete
 
 from batchmax import __version__
-from batchmax.cli.command import CONTEXT, READING, meta_key, with_short_help
+from batchmax.cli.command import CONTEXT, READING, ShortHelp, meta_key
 from batchmax.cli.completion import VARIABLE
 from batchmax.cli.messages import print_message
 from batchmax.cli.signals import end_at_once, signals_raise
@@ -59,7 +59,7 @@ INTERRUPTED = {130, 143}
 """Exit codes after SIGINT and SIGTERM."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(ShortHelp, click.Group):
     """A Click group that imports a command's module only when the command is requested."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  Click's signature
@@ -72,10 +72,6 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(f"batchmax.cli.commands.{cmd_name}").command
         return command
-
-    def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """Return ``-h`` with the text that it has in commands."""
-        return with_short_help(super().get_help_option(ctx))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -68,7 +68,18 @@ class Option(click.Option):
         return names, text if self.default_text is None else f"{text}  [default: {self.default_text}]"
 
 
-class Command(click.Command):
+class ShortHelp(click.Command):
+    """A command with another text for ``-h`` than Click's."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return ``-h`` with its text."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.help = "Show this help."
+        return option
+
+
+class Command(ShortHelp):
     """A command whose help groups options under headings and ends with examples and a page of the guide.
 
     Parameters
@@ -90,10 +101,6 @@ class Command(click.Command):
         self.example = example
         self.topic = topic
         self.common = (*common, *ALWAYS_COMMON) if common else ()
-
-    def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """Return ``-h`` with its text."""
-        return with_short_help(super().get_help_option(ctx))
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the parameters, with ``--help-all`` at the end."""
@@ -187,13 +194,6 @@ def is_set(flag: str) -> bool:
 def is_typed(name: str) -> bool:
     """Return whether an option was given on the command line, rather than in the environment."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-
-def with_short_help(option: click.Option | None) -> click.Option | None:
-    """Return Click's ``-h`` with the text that it has everywhere."""
-    if option is not None:
-        option.help = "Show this help."
-    return option
 
 
 def remember_flag(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -50,26 +50,21 @@ class Names(click.types.StringParamType):
         self._several = several
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
-        """Return the names that continue the incomplete word."""
+        """Return the names that continue the last one of the incomplete word, without those that come before it."""
         known = self._known
         if isinstance(known, int):
             inputs = _inputs(ctx)
             known = _columns_of(inputs[known]) if known < len(inputs) else []
-        return _matching(known, incomplete, several=self._several)
+        before, comma, last = incomplete.rpartition(",") if self._several else ("", "", incomplete)
+        taken = set(before.split(","))
+        # Shells split or expand other names, and line breaks would end Click's answer to the shell.
+        plain = (name for name in known if shlex.quote(name) == name)
+        return [CompletionItem(before + comma + name) for name in plain if name.startswith(last) and name not in taken]
 
 
 PATH = Path()
 COLUMN = Names()
 COLUMNS = Names(several=True)
-
-
-def _matching(known: Iterable[str], incomplete: str, *, several: bool) -> list[CompletionItem]:
-    """Return the names that continue the last one of the incomplete word, without those that come before it."""
-    before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
-    taken = set(before.split(","))
-    # Shells split or expand other names, and line breaks would end Click's answer to the shell.
-    plain = (name for name in known if shlex.quote(name) == name)
-    return [CompletionItem(before + comma + name) for name in plain if name.startswith(last) and name not in taken]
 
 
 def _inputs(ctx: click.Context) -> list[str]:

@@ -45,7 +45,6 @@ class TerminalProgress(Progress):
         self._skipped = 0
         self._bytes = 0
         self._total_rows: int | None = None
-        self._total_bytes: int | None = None
         self._started = self._last_line = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -67,9 +66,9 @@ class TerminalProgress(Progress):
                 self._bar.stop()
             self._bar = None
 
-    def start(self, total_rows: int | None, total_bytes: int | None) -> None:
+    def start(self, total_rows: int | None, total_bytes: int | None) -> None:  # noqa: ARG002  only rows are shown
         """Start counting; a total is None if unknown."""
-        self._total_rows, self._total_bytes = total_rows, total_bytes
+        self._total_rows = total_rows
         self._started = self._last_line = time.monotonic()
         self._show_bar()
         self.advance(0, 0)

@@ -36,14 +36,10 @@ def show_result(result: Any, as_text: Callable[[], None]) -> None:
         Prints the text.
     """
     if is_set("json"):
-        click.echo(result.to_json() if hasattr(result, "to_json") else json_line(result))
+        # Numbers that aren't finite become null.
+        click.echo(result.to_json() if hasattr(result, "to_json") else json.dumps(_finite(result), allow_nan=False))
     elif not is_set("quiet"):
         as_text()
-
-
-def json_line(value: Any) -> str:
-    """Return a value as one line of JSON, with null for numbers that aren't finite."""
-    return json.dumps(_finite(value), allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

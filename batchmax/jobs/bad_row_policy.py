@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.jobs.stage import Result
+from batchmax.options.parsing import option_words
 from batchmax.options.score_options import ScoreOptions
 from batchmax.scoring.bad_rows import bad_row, describe_bad_row
 from batchmax.scoring.score_rows import narrowed
@@ -101,4 +102,4 @@ def _read_options(options: ScoreOptions) -> list[str]:
     classes = ",".join(options.classes or ())
     if classes and len(classes) <= MOST_CLASSES_SHOWN:
         given["classes"] = classes
-    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return option_words(given)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchmax.errors import UsageError
@@ -26,19 +25,10 @@ MEMBERS = {
 """Members of a calibration file that are read, with their types."""
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """A calibration: a temperature, or a scale and a bias for each class."""
+def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the options that a calibration file at a path or a URI sets: ``calibrated_classes``, ``beta``, ...
 
-    n_classes: int
-    classes: tuple[str, ...] | None
-    temperature: float
-    scale: tuple[float, ...] | None
-    bias: tuple[float, ...] | None
-
-
-def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) -> Calibrated:
-    """Read a calibration file at a path or a URI; ``storage`` has the options of its file system.
+    ``scale`` and ``bias`` are among them if it has them. ``storage`` has the options of the path's file system.
 
     Raises
     ------
@@ -51,7 +41,7 @@ def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) 
     if text is None:
         raise UsageError(f"there is no file {name}", where=where, remedy=remedy)
     try:
-        return _checked(json_object(parse_json(text), MEMBERS))
+        return _options(json_object(parse_json(text), MEMBERS))
     except JsonError as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{name} is not a calibration file: {reason}", where=where, remedy=remedy) from error
@@ -73,30 +63,27 @@ def scipy_optimize() -> Any:
     return optimize
 
 
-def _checked(members: Mapping[str, Any]) -> Calibrated:
+def _options(members: Mapping[str, Any]) -> dict[str, Any]:
     n_classes, temperature = members["n_classes"], members["temperature"]
     if isinstance(n_classes, bool) or n_classes < 1:
         raise JsonError("n_classes is not a positive integer")
     if not _is_number(temperature) or temperature <= 0:
         raise JsonError("temperature is not a number above 0")
-    classes = _per_class(members, "classes", lambda name: isinstance(name, str), "names")
-    scale, bias = (_per_class(members, name, _is_number, "numbers") for name in ("scale", "bias"))
+    for name, is_valid in (("classes", _is_text), ("scale", _is_number), ("bias", _is_number)):
+        values = members[name]
+        if values is not None and (len(values) != n_classes or not all(map(is_valid, values))):
+            raise JsonError(f"{name} is not a list of n_classes {'names' if name == 'classes' else 'numbers'}")
+    scale, bias = members["scale"], members["bias"]
     if (scale is None) != (bias is None) or min(scale or (1.0,)) <= 0:
         raise JsonError("scale and bias are not both given, or a scale is not above 0")
-    scale, bias = (None if values is None else tuple(map(float, values)) for values in (scale, bias))
-    return Calibrated(n_classes, classes, float(temperature), scale, bias)
+    options = {"calibrated_classes": n_classes, "beta": 1.0 / float(temperature)}
+    if scale is None:
+        return options
+    return options | {"scale": tuple(map(float, scale)), "bias": tuple(map(float, bias))}
 
 
-def _per_class(
-    members: Mapping[str, Any], name: str, is_valid: Callable[[Any], bool], what: str
-) -> tuple[Any, ...] | None:
-    """Return a list of one value per class, if it is there."""
-    values = members[name]
-    if values is None:
-        return None
-    if len(values) != members["n_classes"] or not all(map(is_valid, values)):
-        raise JsonError(f"{name} is not a list of n_classes {what}")
-    return tuple(values)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_number(value: Any) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from batchmax.errors import UsageError
 from batchmax.runtime.text import quantity
@@ -45,6 +45,16 @@ TOKEN_FIGURES = ("n_tokens", "bits_per_token", "bits_per_byte")
 
 LABEL_FIGURES = frozenset({"mean_loss", "log_likelihood", "accuracy", "perplexity", "infinite_losses", *TOKEN_FIGURES})
 """Metrics that have no value without labels."""
+
+OPERATORS: dict[type[ast.cmpop], tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
+    ast.Lt: (operator.lt, operator.gt),
+    ast.LtE: (operator.le, operator.ge),
+    ast.Gt: (operator.gt, operator.lt),
+    ast.GtE: (operator.ge, operator.le),
+    ast.Eq: (operator.eq, operator.eq),
+    ast.NotEq: (operator.ne, operator.ne),
+}
+"""How a condition compares a metric with a number, and a number with a metric."""
 
 NO_ROWS = "there are no rows"
 NO_LABELS = "the rows have no labels"
@@ -81,6 +91,19 @@ def infinite_losses(count: int, of: str = "row") -> str:
     return f"{quantity(count, f'{of} has', f'{of}s have')} an infinite loss"
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """A comparison of a metric with a number."""
+
+    name: str
+    compare: Callable[[Any, Any], Any]
+    number: float
+
+
+Expression = Threshold | tuple[Callable[[Iterable[bool]], bool], list["Expression"]]
+"""A comparison, or ``any`` or ``all`` of several expressions."""
+
+
 class Gate:
     """A condition such as ``mean_loss > 1.2 or bad_rows > 100``; the job fails if it is true.
 
@@ -100,29 +123,15 @@ class Gate:
         The condition has anything else.
     """
 
-    _COMPARE: ClassVar[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
-        ast.Lt: operator.lt,
-        ast.LtE: operator.le,
-        ast.Gt: operator.gt,
-        ast.GtE: operator.ge,
-        ast.Eq: operator.eq,
-        ast.NotEq: operator.ne,
-    }
-
     def __init__(self, condition: str, names: Collection[str]) -> None:
         self.condition = condition
         self._known = names
         try:
-            self._tree = ast.parse(condition.strip(), mode="eval").body
+            tree = ast.parse(condition.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             raise self._invalid() from None
-        self._check(self._tree)
-
-    @property
-    def names(self) -> list[str]:
-        """The names in the condition, each once."""
-        names = (node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name))
-        return list(dict.fromkeys(names))
+        self._expression = self._parsed(tree)
+        self.names = list(dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)))
 
     def failure(self, figures: Mapping[str, Figure]) -> str:
         """Return why the condition is true, with the value of each metric in it; an empty string if it is false."""
@@ -132,50 +141,40 @@ class Gate:
 
     def is_true(self, values: Mapping[str, float | None]) -> bool:
         """Return whether the condition is true for final values."""
-        return self._holds(self._tree, values, early=False)
+        return self._holds(self._expression, values, early=False)
 
     def is_decided(self, values: Mapping[str, float | None]) -> bool:
         """Return whether the condition is already true, whatever the remaining rows contain."""
-        return self._holds(self._tree, values, early=True)
+        return self._holds(self._expression, values, early=True)
 
-    def _holds(self, node: ast.expr, values: Mapping[str, float | None], *, early: bool) -> bool:
-        if isinstance(node, ast.BoolOp):
-            combine = any if isinstance(node.op, ast.Or) else all
-            return combine(self._holds(part, values, early=early) for part in node.values)
-        assert isinstance(node, ast.Compare)  # noqa: S101 - checked by the constructor
-        kind = type(node.ops[0])
-        left, right = node.left, node.comparators[0]
-        if early:
-            name, grows = (
-                (left, kind in {ast.Gt, ast.GtE}) if isinstance(left, ast.Name) else (right, kind in {ast.Lt, ast.LtE})
-            )
-            if not (isinstance(name, ast.Name) and name.id in COUNTS and grows):
-                return False
-        a, b = self._value(left, values), self._value(right, values)
-        return a is None or b is None or bool(self._COMPARE[kind](a, b))
+    def _holds(self, expression: Expression, values: Mapping[str, float | None], *, early: bool) -> bool:
+        if isinstance(expression, tuple):
+            combine, parts = expression
+            return combine(self._holds(part, values, early=early) for part in parts)
+        if early and (expression.name not in COUNTS or expression.compare not in {operator.gt, operator.ge}):
+            return False
+        value = values.get(expression.name)
+        return not _is_finite(value) or expression.compare(value, expression.number)
 
-    @staticmethod
-    def _value(node: ast.expr, values: Mapping[str, float | None]) -> Any:
-        """Return a number, or the value of a metric; None if it has none."""
-        if not isinstance(node, ast.Name):
-            return ast.literal_eval(node)
-        value = values.get(node.id)
-        return value if _is_finite(value) else None
-
-    def _check(self, node: ast.expr) -> None:
-        if isinstance(node, ast.BoolOp):
-            for part in node.values:
-                self._check(part)
-            return
-        if not isinstance(node, ast.Compare) or len(node.ops) != 1 or type(node.ops[0]) not in self._COMPARE:
+    def _parsed(self, node: ast.expr) -> Expression:
+        match node:
+            case ast.BoolOp():
+                return any if isinstance(node.op, ast.Or) else all, [self._parsed(part) for part in node.values]
+            case ast.Compare(left=ast.Name(id=name), ops=[kind], comparators=[other]) if type(kind) in OPERATORS:
+                compare = OPERATORS[type(kind)][0]
+            case ast.Compare(left=other, ops=[kind], comparators=[ast.Name(id=name)]) if type(kind) in OPERATORS:
+                compare = OPERATORS[type(kind)][1]
+            case _:
+                raise self._invalid()
+        try:
+            number = ast.literal_eval(other)
+        except (ValueError, TypeError, SyntaxError):
+            raise self._invalid() from None
+        if not isinstance(number, int | float) or isinstance(number, bool):
             raise self._invalid()
-        sides = (node.left, node.comparators[0])
-        names = [side.id for side in sides if isinstance(side, ast.Name)]
-        numbers = [side for side in sides if not isinstance(side, ast.Name)]
-        if len(names) != 1 or not all(_is_number(side) for side in numbers):
-            raise self._invalid()
-        if names[0] not in self._known:
-            raise self.unknown(names[0], f"unknown metric {names[0]!r}")
+        if name not in self._known:
+            raise self.unknown(name, f"unknown metric {name!r}")
+        return Threshold(name, compare, number)
 
     def unknown(self, name: str, what: str, remedy: str = "") -> UsageError:
         """Return the error for a name that is unknown, or has no value for these rows in principle."""
@@ -196,11 +195,3 @@ def _text(name: str, one: Figure) -> str:
 
 def _is_finite(value: float | None) -> bool:
     return value is not None and (isinstance(value, int) or math.isfinite(value))
-
-
-def _is_number(node: ast.expr) -> bool:
-    try:
-        value = ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError):
-        return False
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Parses option values: names, class weights and sizes, from text, files or Python objects.
+"""Parses option values: names, class weights and sizes, from text, files or Python objects; and writes arguments.
 
 Handles one value at a time; ``input_options`` and ``score_options`` know the options and how they combine.
 """
@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin
 
@@ -30,10 +31,11 @@ def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequenc
     """
     if not isinstance(given, str | os.PathLike):
         return tuple(str(name) for name in _items("classes", given))
+    invalid = partial(UsageError, where="--classes")
     text = read_text(given, "--classes", storage)
     if text is None:
         if isinstance(given, os.PathLike) or re.fullmatch(r"[^,]*(/[^,]*|\.(txt|json|csv))", given) or is_uri(given):
-            raise UsageError(f"there is no file {given}", where="--classes", remedy="give a file, or names: A,B,C")
+            raise invalid(f"there is no file {given}", remedy="give a file, or names: A,B,C")
         return names_of("classes", given)
     if not text.lstrip().startswith("{"):
         names = tuple(line.strip() for line in text.splitlines() if line.strip())
@@ -43,13 +45,10 @@ def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequenc
             keys = [str(index) for index in range(len(by_id))]
             names = tuple(str(name) for name in map(json_object(by_id, dict.fromkeys(keys, object)).get, keys))
         except JsonError as error:
-            raise UsageError(
-                f"{given} has no id2label with the names of classes 0, 1, 2, …",
-                where="--classes",
-                remedy="give a config.json of Hugging Face, or a file with one name per line",
-            ) from error
+            remedy = "give a config.json of Hugging Face, or a file with one name per line"
+            raise invalid(f"{given} has no id2label with the names of classes 0, 1, 2, …", remedy=remedy) from error
     if not names:
-        raise UsageError(f"{given} contains no names", where="--classes", remedy="write one name per line")
+        raise invalid(f"{given} contains no names", remedy="write one name per line")
     return names
 
 
@@ -67,34 +66,29 @@ def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, 
         return {str(name): _weight(weight) for name, weight in given.items()}
     if not isinstance(given, str | os.PathLike):
         return tuple(_weight(weight) for weight in _items("class_weights", given))
+    invalid, remedy = partial(UsageError, where="--class-weights"), "write one number per line, or name,number"
     text = read_text(given, "--class-weights", storage)
     if text is None:
-        raise UsageError(
-            f"there is no file {given}", where="--class-weights", remedy="give a file with one number per line"
-        )
+        raise invalid(f"there is no file {given}", remedy="give a file with one number per line")
     named: dict[str, float] = {}
     plain: list[float] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        name, comma, weight = line.rpartition(",")
+        name, comma, weight = map(str.strip, line.rpartition(","))
         try:
             value = float(weight)
         except ValueError:
-            raise UsageError(
-                f"line {number} of {given} is {line.strip()!r}",
-                where="--class-weights",
-                remedy="write one number per line, or name,number",
-            ) from None
-        if comma and name.strip() in named:
-            raise UsageError(f"{given} names {name.strip()!r} twice", where="--class-weights", remedy="name it once")
-        if comma:
-            named[name.strip()] = value
-        else:
+            raise invalid(f"line {number} of {given} is {line.strip()!r}", remedy=remedy) from None
+        if not comma:
             plain.append(value)
+        elif name in named:
+            raise invalid(f"{given} names {name!r} twice", remedy="name it once")
+        else:
+            named[name] = value
     if bool(named) == bool(plain):
         what = "mixes numbers with and without names" if named else "contains no numbers"
-        raise UsageError(f"{given} {what}", where="--class-weights", remedy="write one number per line, or name,number")
+        raise invalid(f"{given} {what}", remedy=remedy)
     return named or tuple(plain)
 
 
@@ -152,9 +146,8 @@ def check_type(option: str, value: Any, hint: Any) -> None:
         return
     choices = [name for part in (hint, *get_args(hint)) if get_origin(part) is Literal for name in get_args(part)]
     if choices and isinstance(value, str):
-        raise UsageError(
-            f"{value!r} is not a valid choice", where=_flag(option), remedy=f"choose from {', '.join(choices)}"
-        )
+        what, remedy = f"{value!r} is not a valid choice", f"choose from {', '.join(choices)}"
+        raise UsageError(what, where=flag_of(option), remedy=remedy)
     name = hint.__name__ if isinstance(hint, type) else str(hint).removesuffix(" | None")
     raise _wrong_type(option, value, " or ".join(choices) or name)
 
@@ -208,7 +201,7 @@ def refuse(what: str, remedy: str, **given: Any) -> None:
     """
     for option, value in given.items():
         if value is not None and value != 0:
-            raise UsageError(what, where=_flag(option), remedy=remedy)
+            raise UsageError(what, where=flag_of(option), remedy=remedy)
 
 
 def _is_of(value: Any, hint: Any) -> bool:
@@ -230,8 +223,20 @@ def _is_of(value: Any, hint: Any) -> bool:
 
 
 def _wrong_type(option: str, value: Any, wanted: str) -> UsageError:
-    return UsageError(f"invalid type {type(value).__name__}", where=_flag(option), remedy=f"give {wanted}")
+    return UsageError(f"invalid type {type(value).__name__}", where=flag_of(option), remedy=f"give {wanted}")
 
 
-def _flag(option: str) -> str:
+def flag_of(option: str) -> str:
+    """Return the command-line option for the name of a field or a keyword argument."""
     return "--" + option.replace("_", "-")
+
+
+def option_words(given: Mapping[str, Any]) -> list[str]:
+    """Return options as command-line arguments, without those that are None, False or empty."""
+    words = []
+    for name, value in given.items():
+        if value is True:
+            words.append(flag_of(name))
+        elif value is not None and value is not False and value != ():
+            words += [flag_of(name), ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return words

@@ -246,9 +246,7 @@ def _set_temperature(values: dict[str, Any], storage: Sequence[str]) -> None:
                 "both --calibration and a temperature are given", remedy="give one: the calibration has a temperature"
             )
         check_type("calibration", values["calibration"], str)
-        calibration = read_calibration(values["calibration"], storage)
-        values |= {"calibrated_classes": calibration.n_classes, "beta": 1.0 / calibration.temperature}
-        values |= {"scale": calibration.scale, "bias": calibration.bias} if calibration.scale is not None else {}
+        values |= read_calibration(values["calibration"], storage)
     if temperature is not None:
         check_type("temperature", temperature, float)
         check_beta("--temperature", temperature)

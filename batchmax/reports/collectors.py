@@ -5,8 +5,10 @@ They receive the rows batch by batch, and keep one row and counts of bounded siz
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +16,15 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.columns.sequences import Tokens
+from batchmax.evaluation.evaluate import Evaluation
+from batchmax.evaluation.metrics import CONFIDENCE_BINS
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.scoring.sequence_totals import SequenceTally
-from batchmax.scoring.tally import Tally
+from batchmax.scoring.tally import Tally, named_counts
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 
-CONFIDENCE_BINS = 20
 MOST_PAIRS = 1 << 18
 """Largest number of pairs of classes to count; above it, the rarest pairs are dropped."""
 
@@ -45,10 +48,9 @@ class SelectedRow:
     pieces: Sequence[NDArray[np.float64]]
 
     @property
-    def place(self) -> dict[str, str | int]:
+    def place(self) -> dict[str, Any]:
         """The file, the row, and for sequences the token."""
-        place: dict[str, str | int] = {"file": self.file, "row": self.row}
-        return place if self.token is None else place | {"token": self.token}
+        return {"file": self.file, "row": self.row} | ({} if self.token is None else {"token": self.token})
 
     @property
     def has_probs(self) -> bool:
@@ -158,8 +160,7 @@ class ConfusedPairs:
     def __init__(self, n_classes: int) -> None:
         self.is_exact = True
         self._k = n_classes
-        self._codes = np.empty(0, np.int64)
-        self._counts = np.empty(0, np.int64)
+        self._counts = Counter[int]()
 
     def add(self, batch: RowBatch) -> None:
         """Count the confused pairs of some rows."""
@@ -168,42 +169,47 @@ class ConfusedPairs:
             return
         wrong = (batch.scores.status >= Status.MASKED_LABEL) & (labels != pred)
         codes, counts = np.unique(labels[wrong] * self._k + pred[wrong], return_counts=True)
-        both = np.concatenate([self._codes, codes])
-        self._codes, places = np.unique(both, return_inverse=True)
-        self._counts = np.bincount(places, np.concatenate([self._counts, counts])).astype(np.int64)
-        if len(self._codes) > MOST_PAIRS:
+        self._counts.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+        if len(self._counts) > MOST_PAIRS:
             self.is_exact = False
-            kept = np.sort(np.argsort(-self._counts, kind="stable")[: MOST_PAIRS // 2])
-            self._codes, self._counts = self._codes[kept], self._counts[kept]
+            ranked = sorted(self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
+            self._counts = Counter(dict(ranked[: MOST_PAIRS // 2]))
 
     @property
     def pairs(self) -> list[tuple[int, int, float]]:
         """The pairs: label, prediction, number of rows."""
-        counted = zip(self._codes.tolist(), self._counts.tolist(), strict=True)
-        return [(*divmod(code, self._k), count) for code, count in counted]
+        return [(*divmod(code, self._k), count) for code, count in self._counts.items()]
 
 
-class ConfidenceHistogram:
-    """A histogram of the confidence, and the number of rows and tokens with each status. Needs no labels."""
+class UnlabeledMetrics:
+    """The metrics that need no labels: the rows and tokens of each status, and a histogram of the confidence."""
 
     def __init__(self, job: Job) -> None:
-        self.counts = np.zeros(CONFIDENCE_BINS, np.int64)
-        self.tally = Tally()
+        self._job = job
+        self._counts = np.zeros(CONFIDENCE_BINS, np.int64)
+        self._tally = Tally()
         self._sequences = SequenceTally(shift=job.options.shift)
 
     def add(self, batch: RowBatch) -> None:
         """Count some rows."""
         status = batch.scores.status
-        self.tally.add(status)
+        self._tally.add(status)
         if isinstance(batch.chunk, TokenChunk):
             tokens = batch.chunk.tokens
-            self.tally.add_sequences(self._sequences.add(tokens, status).first(tokens.n_ended).status)
+            self._tally.add_sequences(self._sequences.add(tokens, status).first(tokens.n_ended).status)
         confidence = batch.scores.values["confidence"][status > LAST_WITHOUT_PROBS]
         bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
-        self.counts += np.bincount(bins, minlength=CONFIDENCE_BINS)
+        self._counts += np.bincount(bins, minlength=CONFIDENCE_BINS)
 
-    @property
-    def histogram(self) -> dict[str, Sequence[float]]:
-        """The counts of all rows, and the borders of the bins."""
-        edges = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
-        return {"edges": edges, "all": self.counts.tolist()}
+    def result(self, warnings: list[str]) -> Evaluation:
+        """Return the metrics with these warnings; metrics that need labels are missing."""
+        tally, edges = self._tally, [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
+        return Evaluation(
+            n_rows=tally.rows,
+            n_classes=self._job.n_classes,
+            confidences={"edges": edges, "all": [*self._counts.tolist()]},
+            bad_rows=tally.bad_rows,
+            status_counts=named_counts(tally.row_statuses),
+            token_status_counts=None if self._job.nesting is None else named_counts(tally.statuses),
+            warnings=warnings,
+        )

@@ -6,7 +6,7 @@ Column values can have any type and size. They are converted to short text here;
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,7 @@ from batchmax.evaluation.worst_rows import FIGURES
 from batchmax.functional.losses import softmax_rows
 from batchmax.kernels.intrinsics import compiled_by
 from batchmax.options.input_options import MAX_BETA, InputOptions
+from batchmax.options.parsing import option_words
 from batchmax.reports.collectors import SelectedRow
 from batchmax.reports.html.formatting import ABSENT, number, printable
 from batchmax.reports.html.page_model import Pair, Provenance, RowFacts, TextTable, tabulated
@@ -101,7 +102,7 @@ def row_facts(selected: SelectedRow, job: Job, names: Sequence[str], *, by_numbe
         probs=probs,
         losses=losses,
         n_classes=job.n_classes,
-        token=selected.token,
+        place=selected.place,
         strip=selected.losses,
     )
 
@@ -174,7 +175,7 @@ def _shown_time(value: pa.Scalar) -> str:
         return printable(f"{value.cast(pa.int64()).as_py()} ({value.type})")
 
 
-def provenance(source: Source, options: InputOptions, arguments: Mapping[str, Any]) -> Provenance:
+def provenance(source: Source, options: InputOptions, arguments: dict[str, Any]) -> Provenance:
     """Return the provenance of a report: versions, notes, command, inputs."""
     pairs = [
         ("batchmax", __version__),
@@ -200,7 +201,7 @@ def provenance(source: Source, options: InputOptions, arguments: Mapping[str, An
     return Provenance(pairs, _command(files, options, arguments), inputs, _scored(files))
 
 
-def _command(files: Sequence[InputFile], options: InputOptions, arguments: Mapping[str, Any]) -> str:
+def _command(files: Sequence[InputFile], options: InputOptions, arguments: dict[str, Any]) -> str:
     """Return the command that writes the same report."""
     default = InputOptions()
     silent = SILENT if options.calibration is None else SILENT | CALIBRATED
@@ -209,10 +210,7 @@ def _command(files: Sequence[InputFile], options: InputOptions, arguments: Mappi
     }
     words = [file.path for file in files[:MOST_FILES]] + (["…"] if len(files) > MOST_FILES else [])
     words += ["-o", "report.html"]
-    for name, value in {**changed, **arguments}.items():
-        if value is not None and value != ():
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [f"--{name.replace('_', '-')}", printable(text, 300)]
+    words += [printable(word, 300) for word in option_words(changed | arguments)]
     return printable(f"batchmax report {' '.join(map(shlex.quote, words))}", 20_000)
 
 

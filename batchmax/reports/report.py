@@ -22,7 +22,7 @@ from batchmax.jobs.pipeline import report_source
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import resolve_options
-from batchmax.reports.collectors import ConfidenceHistogram, ConfusedPairs, RowSelector
+from batchmax.reports.collectors import ConfusedPairs, RowSelector, UnlabeledMetrics
 from batchmax.reports.facts import provenance, row_facts, worst_table
 from batchmax.reports.html.formatting import printable
 from batchmax.reports.html.page_model import Facts, Provenance
@@ -30,7 +30,6 @@ from batchmax.results import CommandResult
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.text import quantity
-from batchmax.scoring.tally import named_counts
 from batchmax.sinks.text_file import TextFile
 from batchmax.sources.parquet_source import Source
 from batchmax.sources.row_lookup import check_row
@@ -174,103 +173,90 @@ def report(
         metrics = evaluate(src, options, bins=bins, by=groups, progress=passes)
     else:
         report_source(source, progress)
-    content = _PageContent(source, metrics, row, worst)
-    content.read(passes)
-    arguments = {"row": row, "worst": worst, "by": groups, "bins": bins}
-    facts = content.facts(title, provenance(source, options, arguments))
-    size = place.write(page(facts))
+    origin = provenance(source, options, {"row": row, "worst": worst, "by": groups, "bins": bins})
+    facts = _facts(source, metrics, row, worst, _title(source) if title is None else title, origin, passes)
+    size, metrics = place.write(page(facts)), facts.metrics
     progress.published()
-    shown, metrics = content.selector.selected, metrics or Evaluation()
     return Report(
         out=str(out),
-        n_rows=facts.n_rows,
-        n_classes=facts.n_classes,
+        n_rows=metrics.n_rows,
+        n_classes=metrics.n_classes,
         n_tokens=metrics.n_tokens,
-        bad_rows=content.confidences.tally.bad_rows,
+        bad_rows=metrics.bad_rows,
         mean_loss=metrics.mean_loss,
         accuracy=metrics.accuracy,
         ece=metrics.ece,
-        row=None if facts.row is None or shown is None else shown.place,
+        row=None if facts.row is None else facts.row.place,
         worst_rows=len(facts.worst.rows) if facts.worst is not None else 0,
         bytes_written=size,
         files=files,
         bytes_read=(source.size or 0) * (2 if has_labels else 1),
         seconds=round(time.monotonic() - started, 3),
         unified=list(source.unified),
-        warnings=content.warnings,
+        warnings=metrics.warnings,
         notes=[*source.job.notes, *facts.notes],
     )
 
 
-class _PageContent:
-    """What the page shows: the metrics, and what another pass over the rows collects."""
-
-    def __init__(self, source: Source, metrics: Evaluation | None, row: int | None, worst: int) -> None:
-        job = source.job
-        self._source, self._metrics, self._row = source, metrics, row
-        self.warnings: list[str] = []
-        self.selector = RowSelector(job, row)
-        self.confidences = ConfidenceHistogram(job)
-        self._worst = WorstRows(job, worst) if worst and metrics is not None else None
-        has_pairs = metrics is not None and metrics.per_class and metrics.confusion is None
-        self._pairs = ConfusedPairs(job.n_classes) if has_pairs else None
-
-    def read(self, progress: Progress) -> None:
-        """Read all rows."""
-        for batch in row_batches(self._source, progress, self.warnings):
-            for one in (self.selector, self.confidences, self._worst, self._pairs):
-                if one is not None:
-                    one.add(batch)
-        n_rows = self.selector.rows
-        if self._metrics is None:
-            for warning in self.warnings:
-                progress.warn(warning)
-            self.warnings[:0] = self._source.warnings
-        else:
-            self.warnings = self._metrics.warnings
-            if n_rows != self._metrics.n_rows:
-                first = quantity(self._metrics.n_rows, "row")
-                raise DataError(
-                    f"the input had {first} in the first pass, and {n_rows:,} in the second",
-                    where=", ".join(file.path for file in self._source.files) or "the stream",
-                    remedy="give a file or a table that doesn't change meanwhile",
-                )
-        _check_row(self._row, n_rows)
-
-    def facts(self, title: str | None, origin: Provenance) -> Facts:
-        """Return the content of the page."""
-        job, tally = self._source.job, self.confidences.tally
-        names = job.classes or tuple(map(str, range(job.n_classes)))
-        notes = list(self.warnings)
-        if self._metrics is None:
-            notes.append(
-                "There are no labels, so there are no losses, accuracy and calibration. Name their column with --label."
-            )
-        if job.nesting is not None:
-            notes.append("The rows are sequences, and metrics are over their tokens.")
-        if self._pairs is not None and not self._pairs.is_exact:
-            notes.append("Too many pairs of classes were confused to count all of them; rare ones are left out.")
-        shown, row = self.selector.selected, None
-        if shown is not None and shown.has_probs:
-            row = row_facts(shown, job, names, by_number=self._row is not None)
-        elif shown is not None:
-            notes.append(f"Row {shown.number:,} has no probabilities: its status is {STATUS_NAMES[shown.status]}.")
-        elif self._row is not None:
-            notes.append(f"Row {self._row:,} has no tokens.")
-        return Facts(
-            title=printable(_title(self._source) if title is None else title, LONGEST_TITLE),
-            n_rows=self.selector.rows,
-            n_classes=job.n_classes,
-            provenance=origin,
-            metrics=self._metrics,
-            status_counts=named_counts(tally.row_statuses),
-            token_status_counts=None if job.nesting is None else named_counts(tally.statuses),
-            confidences=self.confidences.histogram if self._metrics is None else self._metrics.confidences,
-            confused=self._pairs.pairs if self._pairs is not None else (),
-            row=row,
-            worst=None if self._worst is None else worst_table(self._worst.table),
-            notes=notes,
+def _facts(
+    source: Source,
+    metrics: Evaluation | None,
+    row: int | None,
+    worst: int,
+    title: str,
+    origin: Provenance,
+    progress: Progress,
+) -> Facts:
+    """Read all rows, and return the content of the page; without ``metrics``, there are no labels."""
+    job, warnings = source.job, list[str]()
+    names = job.classes or tuple(map(str, range(job.n_classes)))
+    has_labels = metrics is not None
+    selector, unlabeled = RowSelector(job, row), UnlabeledMetrics(job)
+    worst_rows = WorstRows(job, worst) if worst and has_labels else None
+    has_pairs = metrics is not None and metrics.per_class and metrics.confusion is None
+    pairs = ConfusedPairs(job.n_classes) if has_pairs else None
+    for batch in row_batches(source, progress, warnings):
+        for one in (selector, worst_rows, pairs, None if has_labels else unlabeled):
+            if one is not None:
+                one.add(batch)
+    if metrics is None:
+        for warning in warnings:
+            progress.warn(warning)
+        metrics = unlabeled.result([*source.warnings, *warnings])
+    if selector.rows != metrics.n_rows:
+        first = quantity(metrics.n_rows, "row")
+        raise DataError(
+            f"the input had {first} in the first pass, and {selector.rows:,} in the second",
+            where=", ".join(file.path for file in source.files) or "the stream",
+            remedy="give a file or a table that doesn't change meanwhile",
         )
+    _check_row(row, selector.rows)
+    notes = list(metrics.warnings)
+    if not has_labels:
+        notes.append(
+            "There are no labels, so there are no losses, accuracy and calibration. Name their column with --label."
+        )
+    if job.nesting is not None:
+        notes.append("The rows are sequences, and metrics are over their tokens.")
+    if pairs is not None and not pairs.is_exact:
+        notes.append("Too many pairs of classes were confused to count all of them; rare ones are left out.")
+    drawn, shown = None, selector.selected
+    if shown is not None and shown.has_probs:
+        drawn = row_facts(shown, job, names, by_number=row is not None)
+    elif shown is not None:
+        notes.append(f"Row {shown.number:,} has no probabilities: its status is {STATUS_NAMES[shown.status]}.")
+    elif row is not None:
+        notes.append(f"Row {row:,} has no tokens.")
+    return Facts(
+        title=printable(title, LONGEST_TITLE),
+        metrics=metrics,
+        has_labels=has_labels,
+        provenance=origin,
+        confused=pairs.pairs if pairs is not None else (),
+        row=drawn,
+        worst=None if worst_rows is None else worst_table(worst_rows.table),
+        notes=notes,
+    )
 
 
 def _title(source: Source) -> str:

@@ -74,7 +74,7 @@ PLACES = [
     ("batchmax.sinks.commit.journal._files", RESUME),
     ("batchmax.sinks.commit.journal.CompletedPart", FOLDER),
     ("batchmax.columns.labels.json_object", SCORE),
-    ("batchmax.options.calibration_file.Calibrated", CALIBRATED),
+    ("batchmax.options.calibration_file._options", CALIBRATED),
     ("batchmax.options.calibration_file._is_number", CALIBRATED),
     ("batchmax.sinks.commit.existing_output._is_our_file", (*RESUME[:3], "scored.parquet", *RESUME[4:])),
     ("batchmax.verification.verify.check_pages", VERIFY),

@@ -442,6 +442,7 @@ def test_a_report_is_one_of_tokens(tmp_path):
     assert f"Rows {len(LENGTHS)} 1 null_logits" in text
     assert f"Tokens with a loss {n_tokens} 5 unlabelled" in text
     assert " 9 rows" not in text
+    assert "--shift --on-bad-row null --row 3" in text
 
 
 @pytest.mark.parametrize("piece", [1, 1 << 20], ids=["a token at a time", "all"])

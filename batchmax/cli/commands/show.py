@@ -14,6 +14,7 @@ from batchmax.cli.command import INPUT, MODEL, RESULTS, ROWS, is_typed, make_com
 from batchmax.cli.completion import PATH
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
+from batchmax.options.parsing import refuse
 from batchmax.options.score_options import IfExists, ScoreOptions
 
 EXAMPLE = """\
@@ -94,10 +95,8 @@ def command(
             raise UsageError(what, remedy="leave one of them out")
         _show_worst(list(inputs), worst, beta=betas[0], **given)
         return
-    chosen = {name: given.pop(name) for name in WITH_WORST}
-    if unused := next((name for name, value in chosen.items() if value is not None and is_typed(name)), None):
-        where = f"--{unused.replace('_', '-')}"
-        raise UsageError("this option applies only to --worst", where=where, remedy="leave it out, or add --worst 20")
+    typed = [name for name in WITH_WORST if given.pop(name) is not None and is_typed(name)]
+    refuse("this option applies only to --worst", "leave it out, or add --worst 20", **dict.fromkeys(typed, True))
     if side_by_side and len(betas) > 1:
         what = "activations can be compared for only one β"
         raise UsageError(what, where="--alternatives", remedy="leave it out, or give one --beta")

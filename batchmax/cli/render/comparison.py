@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.text import Text
-
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, duration, number
+from batchmax.cli.render.formatting import ABSENT, change_of, duration, number, shortened
+from batchmax.cli.render.tables import Column
 from batchmax.evaluation.comparison.result import Comparison
 from batchmax.runtime.text import printable, quantity
 
@@ -100,8 +99,7 @@ def _divergence(result: Comparison) -> str:
 
 
 def _change(a: float | None, b: float | None, change: float | None) -> str:
-    text = f"{number(a)} → {number(b)}"
-    return text if change is None else f"{text}  ({_signed(change)})"
+    return change_of(a, b) + ("" if change is None else f"  ({_signed(change)})")
 
 
 def _signed(value: float | None) -> str:
@@ -109,18 +107,15 @@ def _signed(value: float | None) -> str:
 
 
 def _show_moved(result: Comparison) -> None:
-    rows = result.moved
     console = tables.console()
     measure = "change of the loss" if result.moved_by == "loss" else "KL(A‖B)"
-    console.print(Text(f"\nlargest changes, by {measure}", style="bold"))
-    table = tables.new_table()
-    names = _shown(result)
-    for name in names:
-        is_text = any(isinstance(row[name], str) for row in rows)
-        table.add_column(Text(name.replace("_", " ")), justify="left" if is_text else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row[name])) for name in names))
-    console.print(table)
+    console.print_line(f"\nlargest changes, by {measure}", "bold")
+    columns = []
+    for name in _shown(result):
+        values = [row[name] for row in result.moved]
+        is_text = any(isinstance(value, str) for value in values)
+        columns.append(Column(name.replace("_", " "), list(map(_cell, values)), "left" if is_text else "right"))
+    console.print_columns(columns, overflow="fold")
 
 
 def _shown(result: Comparison) -> list[str]:
@@ -138,5 +133,4 @@ def _shown(result: Comparison) -> list[str]:
 def _cell(value: Any) -> str:
     if isinstance(value, int):
         return str(value)  # no separators: row numbers and indices are typed again
-    text = number(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return shortened(number(value), LONGEST)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from batchmax.cli.render.formatting import duration, number
-from batchmax.cli.render.tables import console, flagged, new_table, show_pairs
+from batchmax.cli.render.formatting import change_of, duration, number
+from batchmax.cli.render.tables import Column, console, flagged, show_pairs
 from batchmax.runtime.text import printable, quantity, shell_word
 
 MOST_ROWS = 20
@@ -55,10 +55,6 @@ def show_evaluation(result: Any) -> None:
 
 def show_calibration(result: Any, out: str) -> None:
     """Print a calibration: a :class:`batchmax.evaluation.calibrate.Calibration`."""
-
-    def change(before: float | None, after: float | None) -> str:
-        return f"{number(before)} → {number(after)}"
-
     measured = (
         quantity(result.n_holdout, f"held-out {result.unit}") if result.n_holdout else f"the fitted {result.unit}s"
     )
@@ -72,8 +68,8 @@ def show_calibration(result: Any, out: str) -> None:
     show_pairs(
         [
             *what,
-            ("NLL", f"{change(result.nll_before, result.nll_after)}  ({measured})"),
-            ("ECE", change(result.ece_before, result.ece_after)),
+            ("NLL", f"{change_of(result.nll_before, result.nll_after)}  ({measured})"),
+            ("ECE", change_of(result.ece_before, result.ece_after)),
             ("rows", f"{number(result.n_rows)}, fitted to {fitted}"),
             ("time", duration(result.seconds)),
             ("next", f"batchmax score INPUT -o scored.parquet --calibration {shell_word(out)}"),
@@ -81,14 +77,13 @@ def show_calibration(result: Any, out: str) -> None:
     )
 
 
-def _show(title: str, names: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+def _show(title: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     click.echo()
     if title:
         click.echo(title)
-    table = new_table()
-    for place, name in enumerate(names):
-        table.add_column(name.removeprefix("n_").replace("_", " "), justify="right" if place else "left")
-    for row in rows:
-        first, *rest = (row[name] for name in names)
-        table.add_row("null" if first is None else printable(first), *map(number, rest))
-    console().print(table)
+    first, *metrics = names
+    columns = [Column(first, ["null" if row[first] is None else printable(row[first]) for row in rows], "left")]
+    columns += [
+        Column(name.removeprefix("n_").replace("_", " "), [number(row[name]) for row in rows]) for name in metrics
+    ]
+    console().print_columns(columns)

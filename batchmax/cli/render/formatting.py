@@ -28,6 +28,17 @@ def number(value: float | str | None) -> str:
     return f"{value:.6g}"
 
 
+def change_of(before: float | None, after: float | None) -> str:
+    """Return two values of a number with an arrow between them."""
+    return f"{number(before)} → {number(after)}"
+
+
+def shortened(value: object, longest: int) -> str:
+    """Return a value as text without control characters, truncated to a number of characters."""
+    shown = text.printable(value)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
 def size(n_bytes: float | None) -> str:
     """Return a number of bytes with a binary unit."""
     return ABSENT if n_bytes is None else text.size(n_bytes)

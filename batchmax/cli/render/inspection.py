@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, size
+from batchmax.cli.render.tables import Column
 from batchmax.columns.logits_layout import INPUT_TEXTS
 from batchmax.runtime.text import printable, quantity
 from batchmax.sources.inspection.facts import Facts
@@ -31,26 +30,20 @@ def show(facts: Facts) -> None:
         ]
     )
     console.print()
-    table = tables.new_table()
-    for heading in ("column", "type", "size", "ratio", "codec", "encodings", "levels"):
-        is_number = heading in {"size", "ratio"}
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
-    for column in facts["columns"][:MOST_COLUMNS]:
-        cells = (
-            printable(column["name"]),
-            printable(column["type"]),
-            size(column["bytes"]),
-            number(round(column["ratio"], 2)) if column["ratio"] else ABSENT,
-            ", ".join(column["codecs"]).lower(),
-            ", ".join(column["encodings"]).lower(),
-            column["levels"],
-        )
-        table.add_row(*map(Text, cells))
-    console.print(table)
-    if len(facts["columns"]) > MOST_COLUMNS:
-        console.print(
-            Text(f"and {quantity(len(facts['columns']) - MOST_COLUMNS, 'more column')}; for all: --json", style="dim")
-        )
+    shown = facts["columns"][:MOST_COLUMNS]
+    columns = [
+        Column("column", [printable(one["name"]) for one in shown], "left"),
+        Column("type", [printable(one["type"]) for one in shown], "left"),
+        Column("size", [size(one["bytes"]) for one in shown]),
+        Column("ratio", [number(round(one["ratio"], 2)) if one["ratio"] else ABSENT for one in shown]),
+        Column("codec", [", ".join(one["codecs"]).lower() for one in shown], "left"),
+        Column("encodings", [", ".join(one["encodings"]).lower() for one in shown], "left"),
+        Column("levels", [one["levels"] for one in shown], "left"),
+    ]
+    console.print_columns(columns, overflow="fold")
+    more = len(facts["columns"]) - MOST_COLUMNS
+    if more > 0:
+        console.print_line(f"and {quantity(more, 'more column')}; for all: --json", "dim")
     console.print()
     tables.show_pairs(_found(facts))
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from rich.text import Text
-
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number
-from batchmax.cli.render.tables import Column, print_columns
+from batchmax.cli.render.formatting import ABSENT, number, shortened
+from batchmax.cli.render.tables import Column
 from batchmax.jobs.row_trace import RowTrace, Steps
-from batchmax.runtime.text import printable
+from batchmax.runtime.text import printable, quantity
 
 TOP = 10
 """Number of classes shown by default."""
@@ -47,18 +44,18 @@ def show(row: RowTrace, *, everything: bool) -> None:
     """Print a row: a table of its classes, then the values for the whole row."""
     console = tables.console()
     if row.origin:
-        console.print(Text(row.origin, style="bold"))
+        console.print_line(row.origin, "bold")
     if row.logits is not None:
         shown = classes_shown(row, everything=everything)
         columns, gap = fitting(row, shown, console.width)
-        print_columns(console, columns, gap=gap, bold=_position(row.label, shown), no_wrap=True)
+        console.print_columns(columns, gap=gap, bold=_position(row.label, shown), no_wrap=True)
         left_out = len(row.logits) - len(shown)
         if left_out:
-            console.print(Text(f"and {left_out:,} more class{'es' * (left_out > 1)}; for all: --all", style="dim"))
+            console.print_line(f"and {quantity(left_out, 'more class')}; for all: --all", "dim")
         console.print()
-    print_columns(console, whole_row(row), has_header=False)
+    console.print_columns(whole_row(row), has_header=False)
     if row.trouble:
-        console.print(Text(f"bad row: {printable(row.trouble)}", style="bold"))
+        console.print_line(f"bad row: {printable(row.trouble)}", "bold")
 
 
 def classes_shown(row: RowTrace, *, everything: bool) -> list[int]:
@@ -95,9 +92,6 @@ def fitting(row: RowTrace, shown: Sequence[int], room: int) -> tuple[list[Column
         ]
         for steps in row.steps:
             of_beta = _columns(row, steps, shown, bar_width)
-            if len(row.steps) > 1:
-                heading = f"β = {number(steps.beta)}\nsoftmax"
-                of_beta["softmax"] = replace(of_beta["softmax"], heading=heading)
             columns += [of_beta[name] for name in names]
         if row.label is not None:
             columns.append(Column("label", ["1" if index == row.label else "0" for index in shown]))
@@ -119,7 +113,7 @@ def _columns(row: RowTrace, steps: Steps, shown: Sequence[int], bar_width: int) 
     return {
         "e^(βz)": Column("e^(βz)", powers),
         "βz − max": Column("βz − max", _numbers(steps.shifted, shown)),
-        "softmax": Column("softmax", probs),
+        "softmax": Column(f"β = {number(steps.beta)}\nsoftmax" if len(row.steps) > 1 else "softmax", probs),
         "bar": Column("", bars, "left"),
         "log-softmax": Column("log-softmax", _numbers(steps.log_probs, shown)),
         "argmax": Column("argmax", largest),
@@ -147,17 +141,14 @@ def _loss(row: RowTrace, steps: Steps) -> str:
 
 
 def _class_text(row: RowTrace, index: int) -> str:
-    name = printable(row.class_name(index))
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 1]}…"
-    return f"{index} {name}".rstrip()
+    return f"{index} {shortened(row.class_name(index), LONGEST_NAME)}".rstrip()
 
 
 def show_alternatives(row: RowTrace, record: dict[str, Any], *, everything: bool) -> None:
     """Print a row's probabilities under every activation side by side, and its losses."""
     console = tables.console()
     if row.origin:
-        console.print(Text(row.origin, style="bold"))
+        console.print_line(row.origin, "bold")
     activations = record["activations"]
     shown = classes_shown(row, everything=everything)
     columns = [
@@ -165,13 +156,13 @@ def show_alternatives(row: RowTrace, record: dict[str, Any], *, everything: bool
         Column("z", _numbers(record["logits"], shown)),
         *(Column(name, _numbers(one["probs"], shown)) for name, one in activations.items()),
     ]
-    print_columns(console, columns, bold=_position(row.label, shown))
+    console.print_columns(columns, bold=_position(row.label, shown))
     if row.label is None:
         return
     console.print()
     kinds = list(dict.fromkeys(kind for one in activations.values() for kind in one["losses"]))
     losses = (Column(name, [number(one["losses"].get(kind)) for kind in kinds]) for name, one in activations.items())
-    print_columns(console, [Column("loss", kinds, "left"), *losses])
+    console.print_columns([Column("loss", kinds, "left"), *losses])
 
 
 def _position(label: int | None, shown: Sequence[int]) -> int | None:

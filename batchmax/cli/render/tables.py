@@ -32,15 +32,55 @@ PIPED_WIDTH = 160
 """Width of a table if stdout isn't a terminal."""
 
 
+@dataclass(frozen=True)
+class Column:
+    """A table column as text; ``room`` is its width if that isn't the width of the text, in terminal columns."""
+
+    heading: str
+    cells: Sequence[str]
+    justify: Literal["left", "right"] = "right"
+    room: int | None = None
+
+    @property
+    def width(self) -> int:
+        """The width of the text in terminal columns."""
+        return max(map(cell_len, (*self.heading.split("\n"), *self.cells)), default=0)
+
+
 class StdoutConsole(Console):
-    """A console that raises for a closed pipe, which ``main`` handles; rich would exit."""
+    """A console that prints text unchanged, and raises for a closed pipe, which ``main`` handles; rich would exit."""
 
     def on_broken_pipe(self) -> None:
         """Raise the error."""
         raise BrokenPipeError
 
+    def print_line(self, text: str, style: str = "") -> None:
+        """Print a text, wrapped at the width of the console."""
+        self.print(Text(text, style=style))
 
-def console() -> Console:
+    def print_columns(
+        self,
+        columns: Sequence[Column],
+        *,
+        gap: int = GAP,
+        bold: int | None = None,
+        has_header: bool = True,
+        no_wrap: bool = False,
+        overflow: Literal["fold", "ellipsis"] = "ellipsis",
+    ) -> None:
+        """Print columns side by side; the line with number ``bold`` is in bold type."""
+        # The box style itself adds one space between columns.
+        table = Table(
+            box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0), show_header=has_header
+        )
+        for one in columns:
+            table.add_column(Text(one.heading), justify=one.justify, width=one.room, no_wrap=no_wrap, overflow=overflow)
+        for number_of_line, line in enumerate(zip(*(column.cells for column in columns), strict=True)):
+            table.add_row(*map(Text, line), style="bold" if number_of_line == bold else None)
+        self.print(table)
+
+
+def console() -> StdoutConsole:
     """Return a console on stdout that prints text unchanged: no markup, emoji or highlighting, colors if allowed."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
     system: Literal["auto"] | None = "auto" if has_colors() else None
@@ -57,45 +97,6 @@ def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
         click.echo(f"{styled}{'':{width - cell_len(name) + GAP}}{next(lines)}")
         for line in lines:
             click.echo(f"{'':{width + GAP}}{line}")
-
-
-def new_table(gap: int = GAP) -> Table:
-    """Return an empty table in the common style, with ``gap`` spaces between columns."""
-    # The box style itself adds one space between columns.
-    return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0))
-
-
-@dataclass(frozen=True)
-class Column:
-    """A table column as text."""
-
-    heading: str
-    cells: Sequence[str]
-    justify: Literal["left", "right"] = "right"
-
-    @property
-    def width(self) -> int:
-        """The width in terminal columns."""
-        return max(map(cell_len, (*self.heading.split("\n"), *self.cells)), default=0)
-
-
-def print_columns(
-    to: Console,
-    columns: Sequence[Column],
-    *,
-    gap: int = GAP,
-    bold: int | None = None,
-    has_header: bool = True,
-    no_wrap: bool = False,
-) -> None:
-    """Print columns side by side; the line with number ``bold`` is in bold type."""
-    table = new_table(gap)
-    table.show_header = has_header
-    for column in columns:
-        table.add_column(Text(column.heading), justify=column.justify, no_wrap=no_wrap)
-    for number_of_line, line in enumerate(zip(*(column.cells for column in columns), strict=True)):
-        table.add_row(*map(Text, line), style="bold" if number_of_line == bold else None)
-    to.print(table)
 
 
 def show_summary(summary: Any, out: str, *, scored: bool = True) -> None:

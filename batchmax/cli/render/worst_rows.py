@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
-
-from rich.cells import cell_len
-from rich.text import Text
+from dataclasses import replace
+from typing import Any
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number
-from batchmax.columns.plain_values import plain_columns
+from batchmax.cli.render.formatting import ABSENT, number, shortened
+from batchmax.cli.render.tables import Column
+from batchmax.columns.plain_values import PlainColumn, plain_columns
 from batchmax.runtime.text import printable
 
 HEADINGS = {"label": "label", "pred": "pred", "p_label": "p(label)", "p_pred": "p(pred)", "loss": "loss"}
@@ -35,44 +34,40 @@ def show(result: Any) -> None:
     files = own[0].values
     common = os.path.commonpath(files) if len({os.path.isabs(file) for file in files}) == 1 else ""  # noqa: PTH117
     if common:
-        console.print(Text(printable(common), style="bold"))
+        console.print_line(printable(common), "bold")
     n_places = 2 if own[2].name == "token" else 1
     places, copied, figures = own[1 : 1 + n_places], own[1 + n_places : -len(HEADINGS)], own[-len(HEADINGS) :]
-    columns = [
-        (HEADINGS.get(one.name, printable(one.name)), list(map(_cell, one.values)), one.is_number)
-        for one in (*places, *figures, *copied)
-    ]
+    columns = list(map(_column, (*places, *figures, *copied)))
     if len(set(files)) > 1:
         names = [os.path.relpath(file, common or ".") for file in files]
-        columns.insert(0, ("file", list(map(_shortened, names)), False))
-    widths = [max(map(cell_len, (heading, *cells))) for heading, cells, _ in columns]
-    least = [
-        width if is_number else min(width, NARROWEST) for width, (_, _, is_number) in zip(widths, columns, strict=True)
-    ]
-    shown = max(fitting(widths, least, console.width), 1)
+        columns.insert(0, Column("file", [shortened(name, LONGEST) for name in names], "left"))
+    shown = max(fitting(columns, console.width), 1)
     # If there isn't enough room, only the last column is truncated. All widths are set, because rich would shrink every
     # column.
-    widths[shown - 1] = min(widths[shown - 1], console.width - sum(widths[: shown - 1]) - tables.GAP * (shown - 1))
-    table = tables.new_table()
-    for width, (heading, _, is_number) in zip(widths[:shown], columns[:shown], strict=True):
-        justify: Literal["left", "right"] = "right" if is_number else "left"
-        table.add_column(Text(heading), justify=justify, width=max(width, 1), no_wrap=True, overflow="ellipsis")
-    for line in zip(*(cells for _, cells, _ in columns[:shown]), strict=True):
-        table.add_row(*map(Text, line))
-    console.print(table)
+    left, fixed = console.width, list[Column]()
+    for column in columns[:shown]:
+        fixed.append(replace(column, room=max(min(column.width, left), 1)))
+        left -= column.width + tables.GAP
+    console.print_columns(fixed, no_wrap=True)
     if shown < len(columns):
-        left_out = ", ".join(heading for heading, _, _ in columns[shown:])
-        console.print(Text(f"not shown for lack of space: {left_out}; to choose columns: --columns", style="dim"))
+        left_out = ", ".join(column.heading for column in columns[shown:])
+        console.print_line(f"not shown for lack of space: {left_out}; to choose columns: --columns", "dim")
 
 
-def fitting(widths: Sequence[int], least: Sequence[int], room: int) -> int:
-    """Return how many columns fit in ``room``, given their widths; the last may be truncated to its ``least`` width."""
+def fitting(columns: Sequence[Column], room: int) -> int:
+    """Return how many columns fit in ``room``; the last one may be truncated if it's text."""
     used = 0
-    for count, width in enumerate(widths):
-        if used + least[count] > room:
+    for count, column in enumerate(columns):
+        width = column.width
+        if used + (width if column.justify == "right" else min(width, NARROWEST)) > room:
             return count
         used += width + tables.GAP
-    return len(widths)
+    return len(columns)
+
+
+def _column(one: PlainColumn) -> Column:
+    heading = HEADINGS.get(one.name, printable(one.name))
+    return Column(heading, list(map(_cell, one.values)), "right" if one.is_number else "left")
 
 
 def _cell(value: Any) -> str:
@@ -80,9 +75,4 @@ def _cell(value: Any) -> str:
         return ABSENT
     if isinstance(value, bool | float):
         return number(value)
-    return _shortened(str(value))
-
-
-def _shortened(text: str) -> str:
-    text = printable(text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return shortened(value, LONGEST)

@@ -72,11 +72,14 @@ class Bar:
     ink: str = "bar"
 
 
-def loss_chart(edges: Sequence[float], counts: Sequence[float], infinite: int) -> Chart | None:
+def loss_chart(losses: Mapping[str, Sequence[float]], infinite: int) -> Chart | None:
     """Draw the histogram of losses next to the curve −log p, with a common loss axis; None without finite losses.
 
-    The last bin has no upper edge; its count includes the infinite losses.
+    The last of the ``edges`` is the lower one of the last bin, whose count includes the infinite losses.
     """
+    if not losses:
+        return None
+    edges, counts = losses["edges"], losses["counts"]
     bins = _merged(edges, [*counts[:-1], counts[-1] - infinite])
     total = sum(counts)
     if not bins:

@@ -16,7 +16,7 @@ Tile = tuple[str, str, str]
 def lead(facts: Facts) -> str:
     """Return the summary sentences."""
     metrics = facts.metrics
-    if metrics is None:
+    if not facts.has_labels:
         return f"{_amount(facts)}, without labels."
     if metrics.accuracy is None:
         return f"{_amount(facts)}. Labels are distributions, so there is no accuracy."
@@ -26,8 +26,9 @@ def lead(facts: Facts) -> str:
     if confidence is not None:
         gap = confidence - metrics.accuracy
         text += f" Mean confidence {share(confidence)}"
-        text += "." if abs(gap) < 0.0005 else f", {_points(gap)} {'over' if gap > 0 else 'under'}confident."
-    chance = math.log(facts.n_classes)
+        points = quantity(round(abs(100 * gap), 1), "point")
+        text += "." if abs(gap) < 0.0005 else f", {points} {'over' if gap > 0 else 'under'}confident."
+    chance = math.log(metrics.n_classes or 1)
     if metrics.mean_loss is not None and chance:
         text += f" Mean loss {share(metrics.mean_loss / chance)} of that of uniform guessing."
     return text
@@ -36,18 +37,18 @@ def lead(facts: Facts) -> str:
 def tiles(facts: Facts) -> list[Tile]:
     """Return the tiles with the headline metrics."""
     metrics = facts.metrics
-    counts = [("Rows", number(facts.n_rows), _other_statuses(facts.status_counts))]
-    if facts.token_status_counts is not None:
-        n_tokens = sum(facts.token_status_counts.values()) if metrics is None else metrics.n_tokens
-        name = "Tokens" if metrics is None else "Tokens with a loss"
-        counts.append((name, number(n_tokens), _other_statuses(facts.token_status_counts)))
-    classes = ("Classes", number(facts.n_classes), "")
-    if metrics is None:
+    counts = [("Rows", number(metrics.n_rows), _other_statuses(metrics.status_counts))]
+    if (tokens := metrics.token_status_counts) is not None:
+        n_tokens = metrics.n_tokens if facts.has_labels else sum(tokens.values())
+        name = "Tokens with a loss" if facts.has_labels else "Tokens"
+        counts.append((name, number(n_tokens), _other_statuses(tokens)))
+    classes = ("Classes", number(metrics.n_classes), "")
+    if not facts.has_labels:
         return [*counts, classes]
     top = ", ".join(f"top {k}: {share(value, 2)}" for k, value in metrics.top_k_accuracy.items())
     bad = f"{share(metrics.bad_rate, 2)} of all" if metrics.bad_rows else "none"
     infinite = f"{rows(metrics.infinite_losses)} infinite" if metrics.infinite_losses else ""
-    chance = f"uniform guessing: ln {number(facts.n_classes)} = {number(math.log(facts.n_classes))}"
+    chance = f"uniform guessing: ln {number(metrics.n_classes)} = {number(math.log(metrics.n_classes or 1))}"
     ece = f"largest {number(metrics.mce, 3)}, RMS {number(metrics.rmsce, 3)}"
     return [
         ("Accuracy", share(metrics.accuracy, 2), top),
@@ -65,9 +66,9 @@ def tiles(facts: Facts) -> list[Tile]:
 
 def _amount(facts: Facts) -> str:
     """Return the number of rows, tokens and classes in words."""
-    tokens = facts.token_status_counts
+    tokens = facts.metrics.token_status_counts
     of = "" if tokens is None else f" with {rows(sum(tokens.values()))}"
-    return f"{quantity(facts.n_rows, 'row')}{of} of {number(facts.n_classes)} classes"
+    return f"{quantity(facts.metrics.n_rows, 'row')}{of} of {number(facts.metrics.n_classes)} classes"
 
 
 def _other_statuses(counts: Mapping[str, int]) -> str:
@@ -81,8 +82,3 @@ def _mean_confidence(facts: Facts) -> float | None:
     filled = [one for one in facts.metrics.bins if one["n_rows"]]
     total = sum(one["n_rows"] for one in filled)
     return math.fsum(one["n_rows"] * one["confidence"] for one in filled) / total if total else None
-
-
-def _points(gap: float) -> str:
-    value = f"{abs(100 * gap):.1f}"
-    return f"{value} point{'' if value == '1.0' else 's'}"

@@ -34,7 +34,6 @@ def page(facts: Facts) -> str:
     """Return the page. Equal facts give equal text."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style, metrics = _style(), facts.metrics
-    slices = {} if metrics is None else metrics.slices
     UNIT.set(facts.unit)
     with drawing():
         return environment.from_string(_resource("page.html")).render(
@@ -48,28 +47,26 @@ def page(facts: Facts) -> str:
             row_charts=None if facts.row is None else row_charts(facts.row),
             slices=[
                 slice_section(place, column, groups, metrics.mean_loss)
-                for place, (column, groups) in enumerate(slices.items(), 1)
+                for place, (column, groups) in enumerate(metrics.slices.items(), 1)
             ],
         )
 
 
 def _charts(facts: Facts) -> list[Chart]:
     metrics = facts.metrics
-    drawn = [confidence_chart(facts.confidences)]
-    if metrics is not None:
-        drawn = [
-            loss_chart(metrics.losses["edges"], metrics.losses["counts"], metrics.infinite_losses),
-            reliability_chart(metrics.bins, metrics.ece),
-            *drawn,
-            class_chart(metrics.per_class),
-            _confusion(facts),
-        ]
+    drawn = [
+        loss_chart(metrics.losses, metrics.infinite_losses),
+        reliability_chart(metrics.bins, metrics.ece),
+        confidence_chart(metrics.confidences),
+        class_chart(metrics.per_class),
+        _confusion(facts),
+    ]
     return [chart for chart in drawn if chart is not None]
 
 
 def _confusion(facts: Facts) -> Chart | None:
     metrics = facts.metrics
-    if metrics.confusion is not None and metrics.n_classes <= MOST_CELLS:
+    if metrics.confusion is not None and len(metrics.confusion) <= MOST_CELLS:
         names = [one["class"] for one in metrics.per_class]
         return confusion_chart(metrics.confusion, names) if any(map(any, metrics.confusion)) else None
     pairs = facts.confused if metrics.confusion is None else pairs_of(metrics.confusion)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from batchmax.evaluation.evaluate import Evaluation
+
 Vector = NDArray[np.floating[Any]]
 Pair = tuple[str, str]
 T = TypeVar("T")
@@ -54,8 +56,10 @@ class RowFacts:
         label.
     n_classes
         The number of all classes.
-    token, strip
-        For sequences: the position of the shown token, and the losses of all tokens of its row; otherwise None.
+    place
+        The file, the row, and for sequences the position of the shown token.
+    strip
+        For sequences: the losses of all tokens of the row; otherwise None.
     """
 
     title: str
@@ -69,7 +73,7 @@ class RowFacts:
     probs: Vector
     losses: Vector
     n_classes: int
-    token: int | None = None
+    place: dict[str, Any]
     strip: Vector | None = None
 
     @property
@@ -105,25 +109,18 @@ class Facts:
     Attributes
     ----------
     metrics
-        The metrics, as returned by :func:`batchmax.evaluate`; None without labels.
-    confidences
-        Counts of histograms of the confidence by the name of the group of rows, and the ``edges`` of their bins.
+        The metrics, as returned by :func:`batchmax.evaluate`. Without labels, those that need none: counts, and as
+        ``confidences`` the histogram of ``all`` rows.
     confused
         Confused pairs (label, prediction, rows), if there are too many classes for a confusion matrix.
-    status_counts, token_status_counts
-        Number of rows with each status; for sequences also of tokens, otherwise None.
     notes
         Notes for the top of the page.
     """
 
     title: str
-    n_rows: int
-    n_classes: int
     provenance: Provenance
-    metrics: Any
-    status_counts: Mapping[str, int]
-    token_status_counts: Mapping[str, int] | None
-    confidences: Mapping[str, Sequence[float]]
+    metrics: Evaluation
+    has_labels: bool
     confused: Sequence[tuple[int, int, float]]
     row: RowFacts | None
     worst: TextTable | None
@@ -132,4 +129,4 @@ class Facts:
     @property
     def unit(self) -> str:
         """The unit that metrics are over: row or token."""
-        return "row" if self.token_status_counts is None else "token"
+        return "row" if self.metrics.token_status_counts is None else "token"

@@ -26,7 +26,7 @@ PREDICTED = 0
 def row_charts(row: RowFacts) -> list[Chart]:
     """Draw all charts of a row."""
     charts = [row_chart(row), beta_chart(row)]
-    return charts if row.strip is None or row.token is None else [strip_chart(row.strip, row.token), *charts]
+    return charts if row.strip is None else [strip_chart(row.strip, row.place["token"]), *charts]
 
 
 def strip_chart(losses: Vector, token: int) -> Chart:

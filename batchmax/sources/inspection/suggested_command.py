@@ -16,6 +16,7 @@ from batchmax.columns.job import Job
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import BatchmaxError, DataError, UsageError
+from batchmax.options.parsing import option_words
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import Footer, FooterError, ThriftError
 from batchmax.parquet.footer import TYPE
@@ -74,7 +75,13 @@ def suggest(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) 
     if "classes" in extra and job.n_classes > MAX_LISTED:
         extra["classes"] = _free("classes.txt")
         first = f"seq 1 {job.n_classes} >{extra['classes']} && "
-    words = ["score", *map(shell_word, inputs), "-o", _free("scored.parquet"), *_words({**given, **extra})]
+    words = [
+        "score",
+        *map(shell_word, inputs),
+        "-o",
+        _free("scored.parquet"),
+        *map(shell_word, option_words({**given, **extra})),
+    ]
     return Suggestion(job, "score", f"{first}batchmax {' '.join(words)}", unified=trial.source.unified)
 
 
@@ -90,7 +97,7 @@ def _for_scored(inputs: list[str], options: ScoreOptions, given: Mapping[str, An
         trial.add_row_words()
     except (UsageError, DataError) as error:
         return Suggestion(None, "verify", verify, error)
-    words = ["evaluate", *named, *_words({**given, **trial.extra})]
+    words = ["evaluate", *named, *map(shell_word, option_words({**given, **trial.extra}))]
     return Suggestion(job, "evaluate", f"batchmax {' '.join(words)}")
 
 
@@ -228,19 +235,3 @@ def _free(name: str) -> str:
     while path.exists() or path.is_symlink():
         path, number = path.with_stem(f"{Path(name).stem}-{number}"), number + 1
     return str(path)
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _words(given: Mapping[str, Any]) -> Sequence[str]:
-    """Return options as command-line arguments."""
-    words = []
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(flag)
-        elif value is not None and value is not False:
-            words += [flag, shell_word(_text(value))]
-    return words
