@@ -31,7 +31,7 @@ from batchmax.sources.chunks import (
     regroup,
     skipped,
 )
-from batchmax.sources.decode_budget import DecodeBudget, read_batches
+from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only
 from batchmax.sources.passthrough import ChunkCopier, ReadPlan
 from batchmax.sources.read_errors import read_errors
@@ -73,8 +73,7 @@ class GroupReader:
         """Yield the chunks of a row group; ``row`` is the number of its first row in the file."""
         file, kept_rows = opened.file, None
         with read_errors(file.path):
-            if file.footer is not None:
-                file.footer.row_group(group).check_ranges()
+            file.footer.row_group(group).check_ranges()
             opened.need(group, plan.columns if copier is None else [*(plan.columns or ()), *plan.copied_names])
             metadata = opened.parquet.metadata.row_group(group)
             rows, token_sizes = metadata.num_rows, TokenSizes.of(self.job)
@@ -109,8 +108,8 @@ class GroupReader:
 
     def n_values(self, file: InputFile, group: int) -> int:
         """Return the number of values, nulls and empty lists in the logits of a row group; 0 if unknown."""
-        column = None if file.footer is None else file.footer.column(self.job.logits.names[0])
-        if file.footer is None or column is None:
+        column = file.footer.column(self.job.logits.names[0])
+        if column is None:
             return 0
         try:
             chunk = file.footer.row_group(group).chunk(column.first_leaf)
@@ -175,7 +174,7 @@ class GroupReader:
         """Return a reader of the logits of a row group as a matrix; None if pyarrow must read the column."""
         job, footer, name = self.job, opened.file.footer, self.job.logits.names[0]
         carried = plan.columns is None or name.split(".")[0] in job.carried.names
-        if footer is None or carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
+        if carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
             return None
         leaves = [number for number, leaf in enumerate(footer.leaves) if f"{leaf.name}.".startswith(f"{name}.")]
         column = footer.column(name)
@@ -207,18 +206,11 @@ class GroupReader:
         kept_rows: int | None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield columns of a row group, read by pyarrow, in batches of up to ``rows`` rows."""
-        batches = read_batches(
-            opened,
-            group,
-            names,
-            rows,
-            self._limit,
-            int96=opened.file.read_as_stored(plan.int96),
-            kept_rows=kept_rows,
-            use_threads=names is None or len(names) > 1,  # a single column is decoded faster in this thread
-        )
+        use_threads = names is None or len(names) > 1  # a single column is decoded faster in this thread
+        int96 = opened.file.read_as_stored(plan.int96)
         with self._column_errors():
-            for batch in batches:
+            budget = DecodeBudget(opened, group, names, self._limit, kept_rows)
+            for batch in budget.batches(rows, int96=int96, use_threads=use_threads):
                 yield opened.file.conform(batch, names)
 
     @contextlib.contextmanager
@@ -259,10 +251,11 @@ class GroupReader:
                 opened.need(group, names, ahead=False)
                 rows = min(SAMPLE_ROWS, opened.parquet.metadata.row_group(group).num_rows)
                 while rows > 1:
-                    if DecodeBudget(file, opened.descriptor, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
+                    if DecodeBudget(opened, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
                         break
                     rows //= 4
-                batch = next(read_batches(opened, group, names, max(rows, 1), self._limit, int96=int96), None)
+                budget = DecodeBudget(opened, group, names, self._limit)
+                batch = next(budget.batches(max(rows, 1), int96=int96), None)
                 if batch is not None:
                     return file.conform(batch, names)
         return None

@@ -19,7 +19,7 @@ from batchmax.runtime.text import quantity
 from batchmax.sinks.commit.existing_output import SUCCESS, files_in
 from batchmax.sinks.commit.stored_folder import stored_folder
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
-from batchmax.sources.parquet_file import InputFile, arrow_schema, open_file
+from batchmax.sources.parquet_file import InputFile, open_file
 from batchmax.storage.file_names import composed, name_order
 from batchmax.storage.input_files import find_files
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
@@ -93,11 +93,11 @@ def open_scored_output(path: str, storage: Sequence[str] = ()) -> ScoredOutput:
     manifest, parts = _find_parts(path, storage)
     is_folder = manifest is not None
     files = [open_file(name, storage) for name in parts]
-    first, schema = files[0], arrow_schema(files[0])
+    first, schema = files[0], files[0].schema
     texts = [_metadata_text(file) for file in files]
     metadata = parse_metadata(first.path, texts[0])
     for file, text, size in zip(files, texts, parts.values(), strict=True):
-        if text != texts[0] or not arrow_schema(file).equals(schema):
+        if text != texts[0] or not file.schema.equals(schema):
             raise output_error(f"the metadata or the columns differ from those of {first.path}", file.path)
         if size is not None and file.size != size:
             raise output_error(

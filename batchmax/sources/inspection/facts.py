@@ -102,11 +102,9 @@ def _facts_of(path: str, storage: Sequence[str], problem: BatchmaxError | None) 
     """Return the facts about one file; ``problem`` is an error found earlier, raised in place of this file's own."""
     try:
         file = open_file(path, storage)
+        footer, stored = file.metadata, file.footer
     except DataError as error:
         raise problem or error from error
-    footer, stored = file.metadata, file.footer
-    if stored is None:
-        raise problem or _unreadable(path)
     try:
         # pyarrow's metadata of row groups and columns abort the process if a damaged footer is inconsistent.
         groups = map(stored.row_group, range(stored.n_row_groups))
