@@ -24,6 +24,7 @@ _LIST_KINDS = (
     pa.types.is_list_view,
     pa.types.is_large_list_view,
 )
+_TEXT_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _BINARY_KINDS = (
     pa.types.is_binary,
     pa.types.is_large_binary,
@@ -73,6 +74,17 @@ def is_large(arrow_type: pa.DataType) -> bool:
 def is_binary(arrow_type: pa.DataType) -> bool:
     """Return whether a type, unwrapped by :func:`plain_type`, is a binary type of any kind."""
     return any(is_kind(arrow_type) for is_kind in _BINARY_KINDS)
+
+
+def is_text(arrow_type: pa.DataType) -> bool:
+    """Return whether a type, unwrapped by :func:`plain_type`, is a text type of any kind."""
+    return any(is_kind(arrow_type) for is_kind in _TEXT_KINDS)
+
+
+def is_text_or_bytes(arrow_type: pa.DataType) -> bool:
+    """Return whether a type, unwrapped by :func:`plain_type`, is text, or bytes of any length."""
+    # Old Parquet writers don't annotate binary columns as text.
+    return is_text(arrow_type) or (is_binary(arrow_type) and not pa.types.is_fixed_size_binary(arrow_type))
 
 
 def type_text(arrow_type: pa.DataType) -> str:

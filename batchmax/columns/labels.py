@@ -22,8 +22,8 @@ from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import (
     column_array,
     column_types,
-    is_binary,
     is_list,
+    is_text_or_bytes,
     number_values,
     plain_array,
     plain_type,
@@ -286,17 +286,6 @@ def _are_indices(schema: pa.Schema, name: str, classes: tuple[str, ...]) -> bool
 
 def _are_integers(classes: tuple[str, ...]) -> bool:
     return all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes)
-
-
-def is_text_or_bytes(plain: pa.DataType) -> bool:
-    """Return whether a type, unwrapped by :func:`plain_type`, is text, or bytes of any length."""
-    # Old Parquet writers don't annotate binary columns as text.
-    return bool(
-        pa.types.is_string(plain)
-        or pa.types.is_large_string(plain)
-        or pa.types.is_string_view(plain)
-        or (is_binary(plain) and not pa.types.is_fixed_size_binary(plain))
-    )
 
 
 def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]:

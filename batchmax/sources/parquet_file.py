@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
-from batchmax.parquet import Footer, FooterError, ThriftError
+from batchmax.parquet import Footer
 from batchmax.parquet.footer import MAGIC, TAIL
 from batchmax.parquet.int96 import footer_without_int96, has_int96
 from batchmax.runtime.text import quantity
@@ -133,20 +133,19 @@ class InputFile:
                 yield opened
                 opened.check_unchanged()
             return
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            with _parquet_file(self.path, self.metadata_for_pyarrow) as parquet:
-                opened = OpenFile(self, parquet, descriptor)
-                opened.check_unchanged()
-                try:
-                    yield opened
-                except Exception:
-                    with contextlib.suppress(OSError):
-                        opened.check_unchanged()  # a change may have caused the error
-                    raise
-                opened.check_unchanged()
-        finally:
-            os.close(descriptor)
+        with (
+            open(self.path, "rb", buffering=0) as stream,  # noqa: PTH123 - the path as it was given
+            _parquet_file(self.path, self.metadata_for_pyarrow) as parquet,
+        ):
+            opened = OpenFile(self, parquet, stream.fileno())
+            opened.check_unchanged()
+            try:
+                yield opened
+            except Exception:
+                with contextlib.suppress(OSError):
+                    opened.check_unchanged()  # a change may have caused the error
+                raise
+            opened.check_unchanged()
 
     def footer_digest(self) -> str:
         """Return a digest of the footer. Files with equal footers can differ in data: see :attr:`sample_digest`."""
@@ -170,12 +169,9 @@ class InputFile:
                     first = next(one for one in pieces if one <= start < one + len(pieces[one]))
                     digest.update(pieces[first][start - first : end - first])
                 return digest.hexdigest()
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
+            with open(self.path, "rb", buffering=0) as stream:  # noqa: PTH123 - as above
                 for start, end in ranges:
-                    digest.update(os.pread(descriptor, end - start, start))
-            finally:
-                os.close(descriptor)
+                    digest.update(os.pread(stream.fileno(), end - start, start))
         return digest.hexdigest()
 
 
@@ -254,10 +250,7 @@ class OpenFile:
 
     def _ranges(self, group: int, names: Collection[str] | None) -> list[tuple[int, int]]:
         footer, whole = self.file.footer, [(0, self.file.size)]
-        try:
-            ranges = footer.row_group(group).ranges.clip(max=self.file.size)
-        except (FooterError, ThriftError):
-            return whole
+        ranges = footer.row_group(group).ranges.clip(max=self.file.size)
         tops = None if names is None else {name.split(".")[0] for name in names} | set(names)
         columns = [column for column in footer.columns if tops is None or column.name in tops]
         leaves = [column.first_leaf + number for column in columns for number in range(len(column.leaves))]

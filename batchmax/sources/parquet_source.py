@@ -26,7 +26,7 @@ from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, R
 from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, open_file, pyarrow_only
 from batchmax.sources.parts import Part
-from batchmax.sources.passthrough import ChunkCopier, ReadPlan
+from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.read_errors import read_errors, schema_errors
 from batchmax.sources.row_group_reader import GroupReader
 from batchmax.sources.row_lookup import check_row, rows_by_number
@@ -245,15 +245,10 @@ class ParquetSource:
         """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
         file = self.files[part.file]
         with read_errors(file.path), file.opened() as opened:
-            copier = None
-            if plan.copy_plan is not None:
-                most = self._options.memory_limit // 4
-                given = opened.descriptor, file.footer, plan.copy_plan, file.columns.recoded
-                copier = ChunkCopier(*given, self.read_statistics, most)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = opened.parquet.metadata.row_group(group).num_rows
-                chunks = opened.checked(self._groups.chunks(opened, copier, group, row, self._stored(plan)))
+                chunks = opened.checked(self._groups.chunks(opened, group, row, self._stored(plan)))
                 yield rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
                 row += rows
 

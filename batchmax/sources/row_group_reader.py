@@ -33,7 +33,7 @@ from batchmax.sources.chunks import (
 )
 from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only
-from batchmax.sources.passthrough import ChunkCopier, ReadPlan
+from batchmax.sources.passthrough import ReadPlan, copy_columns
 from batchmax.sources.read_errors import read_errors
 from batchmax.sources.sequence_source import TokenSizes, from_columns, from_matrices, regrouped, rows_at_once
 
@@ -67,14 +67,12 @@ class GroupReader:
         self._limit = job.options.memory_limit
         self._carried_bytes: dict[str, int] = {}
 
-    def chunks(
-        self, opened: OpenFile, copier: ChunkCopier | None, group: int, row: int, plan: ReadPlan
-    ) -> Iterator[Chunk]:
+    def chunks(self, opened: OpenFile, group: int, row: int, plan: ReadPlan) -> Iterator[Chunk]:
         """Yield the chunks of a row group; ``row`` is the number of its first row in the file."""
-        file, kept_rows = opened.file, None
+        file, kept_rows, copies = opened.file, None, plan.copy_plan
         with read_errors(file.path):
             file.footer.row_group(group).check_ranges()
-            opened.need(group, plan.columns if copier is None else [*(plan.columns or ()), *plan.copied_names])
+            opened.need(group, plan.columns if copies is None else [*(plan.columns or ()), *copies.names])
             metadata = opened.parquet.metadata.row_group(group)
             rows, token_sizes = metadata.num_rows, TokenSizes.of(self.job)
             if self.job.nesting is None:
@@ -85,7 +83,9 @@ class GroupReader:
                 tokens = self.n_values(file, group) // self.job.n_classes
                 whole = tokens <= token_sizes.group_tokens and rows <= token_sizes.group_rows
                 at_once = rows_at_once(max(1, self._carried_row_bytes(file) + 8 * tokens // max(rows, 1)))
-            copied = copier.copy(group, rows, whole=whole) if copier is not None else None
+            copied = None
+            if copies is not None:
+                copied = copy_columns(opened, group, copies, self.read_statistics, self._limit // 4, whole=whole)
             # Copied columns aren't decoded, except in the first row group: there, decoding detects a footer that is
             # wrong about a whole column.
             rest = plan if group == 0 else self._without_copied(plan, copied)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.columns.arrow import type_text
+from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import BatchmaxError, DataError
 from batchmax.options.score_options import score_options
 from batchmax.parquet import FooterError, ThriftError
@@ -62,10 +63,11 @@ def inspect_files(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
     typed = {name: value for name, value in given.items() if name != "storage_options"}
     suggestion = suggest(list(inputs), options, typed)
     job, problem = suggestion.job, suggestion.problem
+    logits, label = (None, None) if job is None else (job.logits, job.label)
     files = [_facts_of(path, options.storage_options, problem) for path in paths]
     groups = [group for file in files for group in file["row_groups"]]
     columns = _columns([leaf for file in files for leaf in file["leaves"]])
-    facts: Facts = {
+    return {
         "file": ", ".join(inputs),
         "files": paths,
         "bytes": sum(column["bytes"] for column in columns),
@@ -76,26 +78,18 @@ def inspect_files(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
         "columns": columns,
         "metadata_keys": _each_once(key for file in files for key in file["metadata_keys"]),
         "unified": list(suggestion.unified),
-        "logits": None,
-        "n_classes": None,
-        "label": None,
-        "classes": None,
+        "logits": None if logits is None else _logits(logits),
+        "n_classes": None if job is None else job.n_classes,
+        "label": None if label is None else {"column": label.name, "why": label.why},
+        "classes": None if job is None or job.classes is None else list(job.classes),
         "problem": None if problem is None else str(problem),
         "task": suggestion.task or None,
         "command": suggestion.command or None,
     }
-    if job is not None:
-        logits, label = job.logits, job.label
-        facts["logits"] = {
-            "columns": list(logits.names),
-            "layout": logits.layout,
-            "why": logits.why,
-            "holds": logits.holds,
-        }
-        facts["n_classes"] = job.n_classes
-        facts["label"] = None if label is None else {"column": label.name, "why": label.why}
-        facts["classes"] = None if job.classes is None else list(job.classes)
-    return facts
+
+
+def _logits(logits: LogitsColumn) -> Facts:
+    return {"columns": list(logits.names), "layout": logits.layout, "why": logits.why, "holds": logits.holds}
 
 
 def _facts_of(path: str, storage: Sequence[str], problem: BatchmaxError | None) -> Facts:

@@ -18,13 +18,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from batchmax.columns.arrow import buffer_view, is_binary, is_list, number_values, type_text, valid_rows
+from batchmax.columns.arrow import (
+    buffer_view,
+    is_binary,
+    is_list,
+    is_text,
+    is_text_or_bytes,
+    number_values,
+    type_text,
+    valid_rows,
+)
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.arrow_errors import PARSING, is_damage
 from batchmax.runtime.text import quantity
 
-TEXT_AND_BYTES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-"""Tests for the value types of which dictionaries are kept."""
 OFFSET_BYTES = 8
 """Bytes that a text, a binary value or a list takes in addition to its value."""
 
@@ -156,8 +163,7 @@ def _decoded_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         value = _decoded_type(kind.value_type)
         # Parquet keeps dictionaries of text and bytes. Others are read back as plain values, some with another type.
-        is_kept = any(is_kind(value) for is_kind in TEXT_AND_BYTES)
-        return pa.dictionary(kind.index_type, value, kind.ordered) if is_kept else value
+        return pa.dictionary(kind.index_type, value, kind.ordered) if is_text_or_bytes(value) else value
     if pa.types.is_map(kind):
         key, item = (field.with_type(_decoded_type(field.type)) for field in (kind.key_field, kind.item_field))
         return pa.map_(key, item, keys_sorted=kind.keys_sorted)
@@ -282,7 +288,7 @@ def _row_bytes(array: pa.Array) -> NDArray[np.int64]:
         return sum((_row_bytes(array.field(place)) for place in range(kind.num_fields)), np.zeros(1, np.int64))
     if pa.types.is_union(kind):
         return sum((_largest(array.field(place)) for place in range(kind.num_fields)), np.zeros(1, np.int64))
-    if is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if is_binary(kind) or is_text(kind):
         return np.asarray(pc.fill_null(pc.binary_length(array), 0)).astype(np.int64) + OFFSET_BYTES
     return np.array([1 if pa.types.is_null(kind) else -(-kind.bit_width // 8)])
 
