@@ -128,10 +128,7 @@ class GroupReader:
         """Return how to read a row group whose columns in ``copied`` need no decoding."""
         if plan.columns is None or copied is None or plan.copy_plan is None or not plan.copy_plan.skips_decoding:
             return plan
-        label, text = self.job.label, self.job.options.bytes
-        needed = {*self.job.logits.names, *([label.name] if label else []), *([text] if text is not None else [])}
-        # A column that contains logits or labels is always read whole.
-        needed |= {name.split(".")[0] for name in needed}
+        needed = self.job.columns_computed_on
         return replace(plan, columns=[name for name in plan.columns if name not in copied.chunks or name in needed])
 
     def _unplaced_chunks(

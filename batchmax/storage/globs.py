@@ -88,23 +88,17 @@ def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
             yield from _matches(f"{below.rstrip('/')}/", others)
     elif part == "**":
         yield path
-    elif not glob.has_magic(part):
-        names = [part] if part.isascii() else [name for name in _names(path) if composed(name) == composed(part)]
-        for name in names:
-            yield from _matches_at(f"{folder}{name}", others)
     else:
-        for name in _names(path):
+        # Other names have several spellings, so the folder is listed for them too.
+        is_one_name = part.isascii() and not glob.has_magic(part)
+        for name in [part] if is_one_name else _names(path):
             is_hidden = name.startswith(("_", ".")) and name[0] != part[0]
-            if not is_hidden and fnmatchcase(composed(name), composed(part)):
-                yield from _matches_at(f"{folder}{name}", others)
-
-
-def _matches_at(path: str, others: Sequence[str]) -> Iterator[str]:
-    """Yield a path that matches all parts of a glob so far, or the paths below it that match the other parts."""
-    if others:
-        yield from _matches(f"{path}/", others)
-    elif os.path.lexists(path):
-        yield path
+            if is_hidden or not (is_one_name or fnmatchcase(composed(name), composed(part))):
+                continue
+            if others:
+                yield from _matches(f"{folder}{name}/", others)
+            elif os.path.lexists(f"{folder}{name}"):
+                yield f"{folder}{name}"
 
 
 def _all_files(folder: str) -> list[str]:

@@ -103,10 +103,11 @@ def _facts_of(path: str, storage: Sequence[str], problem: BatchmaxError | None) 
         # pyarrow's metadata of row groups and columns abort the process if a damaged footer is inconsistent.
         groups = map(stored.row_group, range(stored.n_row_groups))
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
-        if any(footer.num_columns != len(group) for group in chunks):
+        fields = footer.schema.to_arrow_schema()
+        if len(fields) != len(stored.columns) or any(footer.num_columns != len(group) for group in chunks):
             raise problem or _unreadable(path)
-        tops = [number for number, column in enumerate(stored.columns) for _ in column.leaves]
-        leaves = _leaves(footer, footer.schema.to_arrow_schema(), chunks, tops)
+        tops = [field for field, column in zip(fields, stored.columns, strict=True) for _ in column.leaves]
+        leaves = _leaves(footer, tops, chunks)
     except (*PARSING, FooterError, ThriftError, UnicodeDecodeError) as error:  # the last: a name isn't UTF-8
         raise problem or _unreadable(path) from error
     return {
@@ -144,20 +145,19 @@ def _row_groups(groups: Sequence[pq.RowGroupMetaData]) -> Facts:
     }
 
 
-def _leaves(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struct]], tops: list[int]) -> list[_Leaf]:
-    """Return the leaf columns of a file; ``tops`` has the number of the column that each leaf is in."""
+def _leaves(footer: pq.FileMetaData, tops: list[pa.Field], groups: list[list[Struct]]) -> list[_Leaf]:
+    """Return the leaf columns of a file; ``tops`` has the column that each leaf is in."""
     leaves = []
     for position, own in enumerate(tops):
         leaf = footer.schema.column(position)
         # The path up to a dot isn't the name of the column: names may contain dots.
-        kind = schema.field(own).type if own < len(schema) else None
-        is_whole = kind is not None and not pa.types.is_struct(kind)
+        is_field = pa.types.is_struct(own.type)
         leaves.append(
             _Leaf(
-                name=schema.names[own] if is_whole else leaf.path,
+                name=leaf.path if is_field else own.name,
                 path=leaf.path,
-                is_field=kind is not None and not is_whole,
-                type=leaf.physical_type.lower() if kind is None else type_text(kind),
+                is_field=is_field,
+                type=type_text(own.type),
                 levels=f"{leaf.max_definition_level}/{leaf.max_repetition_level}",
                 chunks=[group[position] for group in groups],
             )
