@@ -9,7 +9,7 @@ are much larger than the batch itself is decoded a few rows at a time.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import (
     buffer_view,
+    child_fields,
     is_binary,
     is_list,
     is_text,
@@ -27,6 +28,7 @@ from batchmax.columns.arrow import (
     number_values,
     type_text,
     valid_rows,
+    with_child_types,
 )
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.arrow_errors import PARSING, is_damage
@@ -164,23 +166,7 @@ def _decoded_type(kind: pa.DataType) -> pa.DataType:
         value = _decoded_type(kind.value_type)
         # Parquet keeps dictionaries of text and bytes. Others are read back as plain values, some with another type.
         return pa.dictionary(kind.index_type, value, kind.ordered) if is_text_or_bytes(value) else value
-    if pa.types.is_map(kind):
-        key, item = (field.with_type(_decoded_type(field.type)) for field in (kind.key_field, kind.item_field))
-        return pa.map_(key, item, keys_sorted=kind.keys_sorted)
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_decoded_type(field.type)) for field in kind])
-    if is_list(kind):
-        field = kind.value_field.with_type(_decoded_type(kind.value_type))
-        return pa.list_(field, kind.list_size) if pa.types.is_fixed_size_list(kind) else _list_factory(kind)(field)
-    return kind
-
-
-def _list_factory(kind: pa.DataType) -> Callable[[pa.Field], pa.DataType]:
-    if pa.types.is_list_view(kind):
-        return pa.list_view  # type: ignore[no-any-return]
-    if pa.types.is_large_list_view(kind):
-        return pa.large_list_view  # type: ignore[no-any-return]
-    return pa.large_list if pa.types.is_large_list(kind) else pa.list_  # type: ignore[no-any-return]
+    return with_child_types(kind, [_decoded_type(field.type) for field in child_fields(kind)])
 
 
 def _decoded(array: pa.Array, kind: pa.DataType) -> pa.Array:
