@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from batchmax.errors import UsageError
 
 _SPARK_FIELDS = {"type", "size", "indices", "values"}
-_LIST_KINDS = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
-)
+_LIST_TYPES = {
+    pa.ListType: pa.list_,
+    pa.LargeListType: pa.large_list,
+    pa.FixedSizeListType: pa.list_,
+    pa.ListViewType: pa.list_view,
+    pa.LargeListViewType: pa.large_list_view,
+}
+"""The list types, and the function that makes each."""
+_TEXT_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _BINARY_KINDS = (
     pa.types.is_binary,
     pa.types.is_large_binary,
@@ -62,7 +64,27 @@ def plain_type(arrow_type: pa.DataType) -> pa.DataType:
 
 def is_list(arrow_type: pa.DataType) -> bool:
     """Return whether a type, unwrapped by :func:`plain_type`, is a list type of any kind."""
-    return any(is_kind(arrow_type) for is_kind in _LIST_KINDS)
+    return type(arrow_type) in _LIST_TYPES
+
+
+def child_fields(arrow_type: pa.DataType) -> list[pa.Field]:
+    """Return the fields of a struct, the key and the item of a map, or the item of a list; none for other types."""
+    if pa.types.is_map(arrow_type):
+        return [arrow_type.key_field, arrow_type.item_field]
+    if pa.types.is_struct(arrow_type):
+        return list(arrow_type)
+    return [arrow_type.value_field] if is_list(arrow_type) else []
+
+
+def with_child_types(arrow_type: pa.DataType, types: Iterable[pa.DataType]) -> pa.DataType:
+    """Return a struct, map or list type with other types of its :func:`child_fields`; other types unchanged."""
+    fields = [field.with_type(kind) for field, kind in zip(child_fields(arrow_type), types, strict=True)]
+    if pa.types.is_map(arrow_type):
+        return pa.map_(*fields, keys_sorted=arrow_type.keys_sorted)
+    if pa.types.is_struct(arrow_type):
+        return pa.struct(fields)
+    sizes = [arrow_type.list_size] if pa.types.is_fixed_size_list(arrow_type) else []
+    return _LIST_TYPES[type(arrow_type)](*fields, *sizes) if fields else arrow_type
 
 
 def is_large(arrow_type: pa.DataType) -> bool:
@@ -73,6 +95,17 @@ def is_large(arrow_type: pa.DataType) -> bool:
 def is_binary(arrow_type: pa.DataType) -> bool:
     """Return whether a type, unwrapped by :func:`plain_type`, is a binary type of any kind."""
     return any(is_kind(arrow_type) for is_kind in _BINARY_KINDS)
+
+
+def is_text(arrow_type: pa.DataType) -> bool:
+    """Return whether a type, unwrapped by :func:`plain_type`, is a text type of any kind."""
+    return any(is_kind(arrow_type) for is_kind in _TEXT_KINDS)
+
+
+def is_text_or_bytes(arrow_type: pa.DataType) -> bool:
+    """Return whether a type, unwrapped by :func:`plain_type`, is text, or bytes of any length."""
+    # Old Parquet writers don't annotate binary columns as text.
+    return is_text(arrow_type) or (is_binary(arrow_type) and not pa.types.is_fixed_size_binary(arrow_type))
 
 
 def type_text(arrow_type: pa.DataType) -> str:

@@ -86,9 +86,13 @@ class Job:
 
     def can_exclude(self, name: str) -> bool:
         """Return whether ``--exclude`` leaves out a column: no option names it, and it is only copied."""
-        needed = [*self.logits.names, *([self.label.name] if self.label else []), self.options.bytes or ""]
-        tops = {part for column in needed for part in (column, column.split(".")[0])}
-        return self.options.columns is None and name in self.carried.names and name not in tops
+        return self.options.columns is None and name in self.carried.names and name not in self.columns_computed_on
+
+    @property
+    def columns_computed_on(self) -> frozenset[str]:
+        """The columns of logits, labels and ``--bytes``, and the top-level columns that contain them."""
+        names = [*self.logits.names, *([self.label.name] if self.label else []), self.options.bytes or ""]
+        return frozenset(part for name in names for part in (name, name.split(".")[0]))
 
     @property
     def top_k_outputs(self) -> tuple[str, ...]:

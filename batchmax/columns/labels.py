@@ -22,8 +22,8 @@ from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import (
     column_array,
     column_types,
-    is_binary,
     is_list,
+    is_text_or_bytes,
     number_values,
     plain_array,
     plain_type,
@@ -288,17 +288,6 @@ def _are_integers(classes: tuple[str, ...]) -> bool:
     return all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes)
 
 
-def is_text_or_bytes(plain: pa.DataType) -> bool:
-    """Return whether a type, unwrapped by :func:`plain_type`, is text, or bytes of any length."""
-    # Old Parquet writers don't annotate binary columns as text.
-    return bool(
-        pa.types.is_string(plain)
-        or pa.types.is_large_string(plain)
-        or pa.types.is_string_view(plain)
-        or (is_binary(plain) and not pa.types.is_fixed_size_binary(plain))
-    )
-
-
 def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]:
     """Return labels as int64; 0 if they are null, not whole numbers, or out of the range of int64."""
     if pa.types.is_null(array.type):
@@ -316,11 +305,17 @@ def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]
     elif values.dtype == np.uint64:
         unfit = values > np.uint64(np.iinfo(np.int64).max)
     indices = values.astype(np.int64, copy=False)
-    bad = missing | unfit
-    if not bad.any():
+    status = _statuses(missing, unfit)
+    if status is None:
         return indices if indices.flags.aligned else indices.copy(), None
-    status = np.select([missing, unfit], [Status.UNLABELLED, Status.BAD_LABEL], Status.OK).astype(np.uint8)
-    return np.where(bad, 0, indices), status
+    return np.where(status == Status.OK, indices, 0), status
+
+
+def _statuses(missing: NDArray[np.bool_], bad: NDArray[np.bool_]) -> Statuses | None:
+    """Return the statuses of labels that are missing or bad; None if none are."""
+    if not (missing | bad).any():
+        return None
+    return np.select([missing, bad], [Status.UNLABELLED, Status.BAD_LABEL], Status.OK).astype(np.uint8)
 
 
 def _look_up_text(array: pa.Array, lookup: dict[str, int]) -> tuple[NDArray[np.int64], Statuses | None]:
@@ -334,11 +329,7 @@ def _look_up_text(array: pa.Array, lookup: dict[str, int]) -> tuple[NDArray[np.i
     else:
         names = plain_array(array)
         found, valid = _index_of(names, lookup), valid_rows(names)
-    indices = found.fill_null(0).cast(pa.int64()).to_numpy()
-    if found.null_count == 0:
-        return indices, None
-    status = np.select([~valid, ~valid_rows(found)], [Status.UNLABELLED, Status.BAD_LABEL], Status.OK)
-    return indices, status.astype(np.uint8)
+    return found.fill_null(0).cast(pa.int64()).to_numpy(), _statuses(~valid, ~valid_rows(found))
 
 
 def _index_of(names: pa.Array, lookup: dict[str, int]) -> pa.Array:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from batchmax.columns.arrow import child_fields, with_child_types
+
 
 @dataclass(frozen=True)
 class PlainColumn:
@@ -40,10 +42,8 @@ def _readable(table: pa.Table) -> pa.Table:
 def _readable_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_temporal(kind):
         return pa.string()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_readable_type(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_readable_type(field.type)) for field in kind])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_struct(kind):
+        return with_child_types(kind, [_readable_type(field.type) for field in child_fields(kind)])
     return kind
 
 

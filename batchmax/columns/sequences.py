@@ -14,8 +14,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.arrow import column_array, is_large, is_list, plain_array, plain_type, type_text, valid_rows
-from batchmax.columns.labels import is_text_or_bytes, label_name
+from batchmax.columns.arrow import (
+    column_array,
+    is_large,
+    is_list,
+    is_text_or_bytes,
+    plain_array,
+    plain_type,
+    type_text,
+    valid_rows,
+)
+from batchmax.columns.labels import label_name
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
@@ -130,18 +139,6 @@ class Tokens:
     def n_ended(self) -> int:
         """The number of rows that end here."""
         return self.n_rows - (not self.ends)
-
-    @property
-    def first_missing(self) -> int:
-        """The number of tokens before the first null row; of all tokens if there is none."""
-        return (
-            int(self.lengths[: int(np.argmax(self.missing))].sum()) if self.missing.any() else int(self.lengths.sum())
-        )
-
-    def row_of(self, token: int) -> tuple[int, int]:
-        """Return the row of a token, counted from the first row here, and the token's index in that row."""
-        row, place = self.places()
-        return int(row[token]), int(place[token])
 
     def numbered(self, first_row: int) -> Iterator[tuple[slice, int]]:
         """Yield for each row the slice of its tokens and the number of its first token; the first row is ``first_row``.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from batchmax.columns.arrow import is_binary, is_large, is_list
+from batchmax.columns.arrow import is_binary, is_large, is_list, is_text
 
 UTC = frozenset({"UTC", "utc", "Etc/UTC", "+00:00", "Z", "GMT", "Etc/GMT"})
 """Names of UTC that are treated as the same time zone."""
@@ -35,14 +35,14 @@ def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def common_field(first: pa.Field, second: pa.Field) -> pa.Field | None:
-    """Return the common field of two with one name: nullable if one is, with the metadata that both share."""
-    kind = common_type(first.type, second.type)
+def common_field(*fields: pa.Field) -> pa.Field | None:
+    """Return the common field of several with one name: nullable if one is, with the metadata that all share."""
+    kind = common_type_of([field.type for field in fields])
     if kind is None:
         return None
-    ours, theirs = first.metadata or {}, second.metadata or {}
-    metadata = {key: value for key, value in ours.items() if theirs.get(key) == value}
-    return pa.field(first.name, kind, first.nullable or second.nullable, metadata or None)
+    shared = set.intersection(*({*(field.metadata or {}).items()} for field in fields))
+    metadata = {key: value for key, value in (fields[0].metadata or {}).items() if (key, value) in shared}
+    return pa.field(fields[0].name, kind, any(field.nullable for field in fields), metadata or None)
 
 
 def _null(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
@@ -107,11 +107,7 @@ def _widened(kind: pa.DataType) -> pa.DataType:
     return pa.decimal128(kind.precision, kind.scale) if pa.types.is_decimal(kind) and kind.bit_width < 128 else kind
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-_KINDS = (pa.types.is_decimal, pa.types.is_temporal, _is_text, is_binary)
+_KINDS = (pa.types.is_decimal, pa.types.is_temporal, is_text, is_binary)
 """Tests for types of one kind, whose common types in pyarrow are lossless."""
 
 

@@ -89,7 +89,7 @@ class LabeledInput:
                 what = f"column {sample_weight!r} has type {kind}, not a number type"
                 raise UsageError(what, where="--sample-weight", remedy="name another column")
         self._weight = sample_weight
-        is_same = all(loss_column(arrow_schema(one), options) == written for one in self.source.files)
+        is_same = all(loss_column(arrow_schema(one.metadata), options) == written for one in self.source.files)
         self._written = written if is_same else None
 
     def metrics(self, batch: RowBatch) -> RowMetrics:

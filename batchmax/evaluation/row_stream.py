@@ -28,7 +28,7 @@ from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import input_warnings
 from batchmax.sources.chunks import limited
 from batchmax.sources.memory_check import check_memory
-from batchmax.sources.parquet_file import arrow_schema, open_file
+from batchmax.sources.parquet_file import open_file
 from batchmax.sources.parquet_source import Source, open_source
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
@@ -181,4 +181,4 @@ def schema_of(src: Any, options: InputOptions) -> pa.Schema:
         schema = getattr(src, "schema", None)
         return schema if isinstance(schema, pa.Schema) else pa.schema([])
     first = find_files(paths_of(src), options.storage_options)[0]
-    return arrow_schema(open_file(first, options.storage_options))
+    return open_file(first, options.storage_options).schema

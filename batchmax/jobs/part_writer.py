@@ -159,7 +159,7 @@ class PartWriter:
             names = schema.names[: -len(REJECT_FIELDS)]
         if like is None:
             return FileSchema(schema)
-        names = [name for name in names if name not in like.recoded]
+        names = [name for name in names if name not in like.columns.recoded]
         return FileSchema(declared_schema(schema, like, names), like.footer, names)
 
     def _rejects_schema(self) -> pa.Schema:

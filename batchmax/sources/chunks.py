@@ -40,6 +40,10 @@ class Origin:
     first_row: int
     row_group: int | None
 
+    def after(self, rows: int) -> Origin:
+        """Return the origin of the rows after the first ``rows`` rows."""
+        return replace(self, first_row=self.first_row + rows)
+
     def place(self, row: int, token: str = "") -> str:
         """Return the file, row and row group for messages; ``row`` counts from the first row of the run."""
         group = "" if self.row_group is None else f" (row group {self.row_group})"
@@ -69,6 +73,8 @@ class Chunk(ABC):
         Read-only (n_units, n_classes) matrix if the logits were read as one; then they aren't in ``batch``.
     copied
         Column chunks of the input's row group to copy into the output; these columns need not be in ``batch``.
+    known
+        The status of each unit as far as it is known before scoring, such as a missing label; None if unknown.
     """
 
     batch: pa.RecordBatch
@@ -76,11 +82,7 @@ class Chunk(ABC):
     ends_group: bool = False
     logits: NDArray[Any] | None = None
     copied: CopiedColumns | None = None
-
-    @property
-    @abstractmethod
-    def known(self) -> NDArray[np.uint8] | None:
-        """The status of each unit as far as it follows from the structure of the input; None if unknown."""
+    known: NDArray[np.uint8] | None = None
 
     @property
     @abstractmethod
@@ -128,25 +130,22 @@ class Chunk(ABC):
         logits = pa.array([self.logits[unit]], pa.list_(pa.from_numpy_dtype(self.logits.dtype)))
         return batch.append_column(job.logits.names[0], logits)
 
+    def _units(self, start: int, count: int, **changes: Any) -> Self:
+        """Return ``count`` units from ``start``, with other values for the fields that don't follow from the units."""
+        logits, known = (None if one is None else one[start : start + count] for one in (self.logits, self.known))
+        return replace(self, batch=self.batch.slice(start, count), logits=logits, known=known, **changes)
+
 
 @dataclass(frozen=True, eq=False)
 class RowChunk(Chunk):
     """Consecutive rows of a file."""
 
     @property
-    def known(self) -> None:
-        """None: the status of rows is unknown before scoring."""
-        return
-
-    @property
     def n_rows(self) -> int:
         """The number of rows."""
         return int(self.batch.num_rows)
 
-    @property
-    def rows_done(self) -> int:
-        """The number of rows."""
-        return int(self.batch.num_rows)
+    rows_done = n_rows
 
     def rows_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row numbers in the file of rows of the chunk."""
@@ -170,9 +169,7 @@ class RowChunk(Chunk):
 
     def slice(self, start: int, rows: int, *, ends_group: bool) -> RowChunk:
         """Return ``rows`` rows from row ``start``."""
-        origin = replace(self.origin, first_row=self.origin.first_row + start)
-        logits = None if self.logits is None else self.logits[start : start + rows]
-        return replace(self, batch=self.batch.slice(start, rows), origin=origin, ends_group=ends_group, logits=logits)
+        return self._units(start, rows, origin=self.origin.after(start), ends_group=ends_group)
 
     def split(self, rows: int) -> tuple[RowChunk, RowChunk]:
         """Split after the first ``rows`` rows."""

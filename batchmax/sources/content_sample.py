@@ -38,18 +38,21 @@ def sampled_ranges(footer: Footer | None, size: int) -> list[tuple[int, int]]:
         Size of the file in bytes.
     """
     reaches = _reach_after(footer) or dict.fromkeys((0, size // 2, size), REACH)
-    places = sorted(reaches)
-    if len(places) > MAX_PLACES:
-        last = len(places) - 1
-        places = [places[number * last // (MAX_PLACES - 1)] for number in range(MAX_PLACES)]
     ranges: list[tuple[int, int]] = []
-    for place in places:
+    for place in _evenly(sorted(reaches), MAX_PLACES):
         start, end = max(0, place - REACH), min(place + reaches[place], size)
         if ranges and start < ranges[-1][1]:
             start = ranges[-1][1]
         if start < end:
             ranges.append((start, end))
     return ranges
+
+
+def _evenly(values: Sequence[int], most: int) -> Sequence[int]:
+    """Return at most ``most`` of some values: the first, the last, and evenly spaced ones between."""
+    if len(values) <= most:
+        return values
+    return [values[number * (len(values) - 1) // (most - 1)] for number in range(most)]
 
 
 def _reach_after(footer: Footer | None) -> dict[int, int]:
@@ -62,9 +65,7 @@ def _reach_after(footer: Footer | None) -> dict[int, int]:
         return reaches
     try:
         for group in {0, footer.n_row_groups - 1} if footer.n_row_groups else ():
-            leaves: Sequence[int] = range(len(footer.leaves))
-            if len(leaves) > MAX_COLUMNS:
-                leaves = [number * (len(leaves) - 1) // (MAX_COLUMNS - 1) for number in range(MAX_COLUMNS)]
+            leaves = _evenly(range(len(footer.leaves)), MAX_COLUMNS)
             for leaf, (start, end) in zip(leaves, footer.row_group(group).ranges[leaves].tolist(), strict=True):
                 if start >= 0:  # not encrypted
                     reach = REACH_IN_LISTS if footer.leaves[leaf].repetition else REACH

@@ -11,11 +11,9 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
 from batchmax.parquet import DecodedSize, FooterError, PageError, PageTooLargeError, ThriftError, fixed_row_bytes
@@ -25,7 +23,7 @@ from batchmax.parquet.int96 import TimestampRangeError, converted
 from batchmax.parquet.reading.page_rows import count_values
 from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, UNCOMPRESSED_BYTES
 from batchmax.runtime.buffers import MIB, PROGRAM_BYTES
-from batchmax.sources.parquet_file import InputFile, OpenFile
+from batchmax.sources.parquet_file import OpenFile
 from batchmax.sources.read_errors import DAMAGED, encrypted, inspect_command, wrong_row_count
 
 BATCHES_IN_MEMORY = 3
@@ -45,8 +43,8 @@ class DecodeBudget:
 
     Parameters
     ----------
-    file, descriptor, group
-        The file, its descriptor, and the number of the row group.
+    opened, group
+        The file, and the number of the row group.
     names
         Names of the columns, dotted if nested; None for all.
     limit
@@ -62,27 +60,24 @@ class DecodeBudget:
 
     def __init__(
         self,
-        file: InputFile,
-        descriptor: int,
+        opened: OpenFile,
         group: int,
         names: Sequence[str] | None,
         limit: int | None,
         kept_rows: int | None = None,
     ) -> None:
+        file, descriptor = opened.file, opened.descriptor
         self._is_adjustable = limit is not None
         limit = DEFAULT_LIMIT if limit is None else limit
-        self._file, self._group, self._limit, self._kept_rows = file, group, limit, kept_rows
-        self._schema = file.schema
+        self._opened, self._file, self._group, self._names = opened, file, group, names
+        self._limit, self._kept_rows = limit, kept_rows
         self._decoded_sizes: dict[str, DecodedSize] = {}
         self._fixed_row_bytes = self._rows = self._kept = 0
-        self._descriptor = descriptor
         self._leaves: list[tuple[int, Leaf]] = []
         self._rows_left = 0
         pages = whole = 0
         too_large: tuple[str, int] | None = None
         name = ""
-        if file.footer is None:
-            raise self._damage("", FooterError("the footer is damaged"))
         try:
             row_group = file.footer.row_group(group)
             wanted = None if names is None else set(names)
@@ -104,7 +99,7 @@ class DecodeBudget:
                     n_bytes = max(0, chunk[METADATA].value[UNCOMPRESSED_BYTES].value)
                     self._fixed_row_bytes += -(-n_bytes // max(1, row_group.n_rows))
                     continue
-                once = name in _dictionaries(self._schema)
+                once = name in _dictionaries(file.schema)
                 try:
                     decoded_size = DecodedSize(descriptor, chunk, leaf, row_group.n_rows, limit, shares_texts=once)
                 except PageTooLargeError as error:
@@ -164,12 +159,17 @@ class DecodeBudget:
         needed = self._pages + BATCHES_IN_MEMORY * total + GROUPS_IN_MEMORY * self._kept
         return needed, max(sizes_by_column, key=sizes_by_column.__getitem__, default="")
 
-    def batches(
-        self, parquet: pq.ParquetFile, rows: int, columns: Any, int96: Collection[str] = (), **how: Any
-    ) -> Iterator[pa.RecordBatch]:
+    def batches(self, rows: int, *, int96: Collection[str] = (), use_threads: bool = True) -> Iterator[pa.RecordBatch]:
         """Yield the row group in batches of up to ``rows`` rows, each checked against the limit before decoding.
 
-        ``int96`` has the columns whose INT96 timestamps stay the 12 bytes of the file.
+        Parameters
+        ----------
+        rows
+            The maximum number of rows of a batch.
+        int96
+            Columns whose INT96 timestamps stay the 12 bytes of the file.
+        use_threads
+            Whether columns are decoded in parallel.
 
         Raises
         ------
@@ -177,7 +177,8 @@ class DecodeBudget:
             As :meth:`take`; the number of rows differs from the footer's; or an INT96 timestamp of another column
             doesn't fit into its type.
         """
-        batches = parquet.iter_batches(rows, [self._group], columns, **how)
+        parquet, columns = self._opened.parquet, None if self._names is None else list(self._names)
+        batches = parquet.iter_batches(rows, [self._group], columns, use_threads=use_threads)
         n_rows = left = parquet.metadata.row_group(self._group).num_rows
         while True:
             self.take(min(rows, left))
@@ -188,27 +189,19 @@ class DecodeBudget:
             if batch is None:
                 self._check_rows()
                 return
-            yield self._with_timestamps(batch, int96)
+            yield self._file.with_timestamps(batch, self._file.int96_columns.difference(int96), self._timestamps)
 
-    def _with_timestamps(self, batch: pa.RecordBatch, int96: Collection[str]) -> pa.RecordBatch:
-        """Return a batch with INT96 columns, which pyarrow reads as bytes, as timestamps, except those in ``int96``."""
-        for number, field in enumerate(batch.schema):
-            if field.name in self._file.int96_columns and field.name not in int96:
-                try:
-                    array = converted(batch.column(number), self._schema.field(field.name).type)
-                except TimestampRangeError as error:
-                    raise self._unrepresentable(field.name, error) from error
-                batch = batch.set_column(number, field.with_type(array.type), array)
-        return batch
-
-    def _unrepresentable(self, name: str, error: TimestampRangeError) -> DataError:
-        kind = self._schema.field(name).type
-        return DataError(
-            f"row group {self._group}, column {name!r}: the timestamp {error} is out of the range of {kind}",
-            where=self._file.path,
-            remedy="write the column in microseconds",
-            column=name,
-        )
+    def _timestamps(self, array: pa.Array, field: pa.Field) -> pa.Array:
+        try:
+            return converted(array, field.type)
+        except TimestampRangeError as error:
+            name = field.name
+            raise DataError(
+                f"row group {self._group}, column {name!r}: the timestamp {error} is out of the range of {field.type}",
+                where=self._file.path,
+                remedy="write the column in microseconds",
+                column=name,
+            ) from error
 
     def _check_rows(self) -> None:
         """Compare the number of rows in each column's pages with the row group's: pyarrow ignores rows beyond it.
@@ -218,8 +211,6 @@ class DecodeBudget:
         DataError
             They differ.
         """
-        if self._file.footer is None:
-            return
         row_group = self._file.footer.row_group(self._group)
         flat = np.array(
             [not leaf.repetition and leaf.name not in self._decoded_sizes for _, leaf in self._leaves], np.bool_
@@ -227,7 +218,7 @@ class DecodeBudget:
         numbers = [number for number, _ in self._leaves]
         # For codecs that only pyarrow decodes, only the counts in page headers can be compared.
         right = ~np.isin(row_group.sizes[numbers, 0], list(CODECS))
-        counts = count_values(self._descriptor, row_group.ranges[numbers][flat])
+        counts = count_values(self._opened.descriptor, row_group.ranges[numbers][flat])
         right[flat] = (counts == row_group.n_rows) | (right[flat] & (counts < 0))
         for number, leaf in itertools.compress(self._leaves, ~right):
             try:
@@ -235,7 +226,7 @@ class DecodeBudget:
                 if decoded_size is None:
                     chunk = row_group.chunk(number)
                     decoded_size = DecodedSize(
-                        self._descriptor, chunk, leaf, row_group.n_rows, UNLIMITED, shares_texts=True
+                        self._opened.descriptor, chunk, leaf, row_group.n_rows, UNLIMITED, shares_texts=True
                     )
                 decoded_size.check_rows(row_group.n_rows)
             except (PageError, FooterError, ThriftError) as error:
@@ -283,50 +274,14 @@ def _dictionaries(schema: pa.Schema) -> frozenset[str]:
     return frozenset(field.name for field in schema if pa.types.is_dictionary(field.type))
 
 
-def read_batches(
-    opened: OpenFile,
-    group: int,
-    names: Sequence[str] | None,
-    rows: int,
-    limit: int | None,
-    *,
-    int96: Collection[str] = (),
-    kept_rows: int | None = None,
-    use_threads: bool = True,
-) -> Iterator[pa.RecordBatch]:
-    """Yield columns of a row group, decoded by pyarrow within a memory limit; see :class:`DecodeBudget`.
-
-    Parameters
-    ----------
-    opened
-        The file.
-    group, names, limit, kept_rows
-        As for :class:`DecodeBudget`.
-    rows
-        The maximum number of rows of a batch.
-    int96
-        Columns whose INT96 timestamps stay the 12 bytes of the file.
-    use_threads
-        Whether columns are decoded in parallel.
-
-    Raises
-    ------
-    DataError
-        As :class:`DecodeBudget` and :meth:`DecodeBudget.batches`.
-    """
-    budget = DecodeBudget(opened.file, opened.descriptor, group, names, limit, kept_rows)
-    columns = None if names is None else list(names)
-    yield from budget.batches(opened.parquet, rows, columns, int96, use_threads=use_threads)
-
-
 def whole_batches(opened: OpenFile, group: int, rows: int, limit: int | None = None) -> Iterator[pa.RecordBatch]:
     """Yield all columns of a row group in batches of ``rows`` rows, INT96 timestamps as the 12 bytes of the file.
 
     Raises
     ------
     DataError
-        As :func:`read_batches`.
+        As :class:`DecodeBudget` and :meth:`DecodeBudget.batches`.
     """
     opened.need(group, ahead=False)
     file = opened.file
-    return read_batches(opened, group, None, rows, limit, int96=file.read_as_stored(file.int96_columns))
+    return DecodeBudget(opened, group, None, limit).batches(rows, int96=file.read_as_stored(file.int96_columns))

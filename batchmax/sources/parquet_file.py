@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.errors import DataError
-from batchmax.parquet import Footer, FooterError, ThriftError
+from batchmax.parquet import Footer
 from batchmax.parquet.footer import MAGIC, TAIL
-from batchmax.parquet.int96 import footer_without_int96, has_int96, readable
+from batchmax.parquet.int96 import footer_without_int96, has_int96
 from batchmax.runtime.text import quantity
 from batchmax.sources.content_sample import sampled_ranges
 from batchmax.sources.read_errors import DAMAGED, ENCRYPTED_MAGIC, encrypted, read_errors
@@ -56,69 +56,67 @@ class FileStat(NamedTuple):
 class InputFile:
     """One Parquet file of an input; for an object in a store, also the store and the bytes of the footer.
 
-    ``columns`` is how its columns are read if it is one of several files; None if they are read as they are.
+    ``columns`` is how its columns are read: as they are, unless it is one of several files.
     """
 
     path: str
     metadata: pq.FileMetaData
     size: int
     stat: FileStat
+    columns: FileColumns
     store: Store | None = None
     tail: bytes = b""
-    columns: FileColumns | None = None
 
     def conform(self, batch: pa.RecordBatch, names: Collection[str] | None = None) -> pa.RecordBatch:
         """Return a batch of the file with the columns of all files; see :meth:`FileColumns.conform`."""
-        batch = decoded_batch(batch)
-        return batch if self.columns is None else self.columns.conform(batch, self.path, names)
+        return self.columns.conform(decoded_batch(batch), self.path, names)
 
     @property
     def schema(self) -> pa.Schema:
         """The schema of the file itself; without its metadata if it is one of several files."""
-        return arrow_schema(self) if self.columns is None else self.columns.own
+        return self.columns.own
 
-    @property
-    def schema_read(self) -> pa.Schema:
-        """The schema that the file is read with."""
-        return arrow_schema(self) if self.columns is None else self.columns.schema
+    def with_timestamps(
+        self, batch: pa.RecordBatch, names: Collection[str], convert: Callable[[pa.Array, pa.Field], pa.Array]
+    ) -> pa.RecordBatch:
+        """Return a batch in which columns of INT96 bytes are converted to timestamps.
 
-    @property
-    def recoded(self) -> frozenset[str]:
-        """Columns whose stored bytes can't be copied to an output: they are read as another type, or added."""
-        return frozenset() if self.columns is None else self.columns.recoded
-
-    def with_readable_timestamps(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch with INT96 bytes as timestamps, in a coarser unit where values need it."""
-        for number, name in enumerate(batch.schema.names):
-            if name in self.int96_columns:
-                array = readable(batch.column(number), self.schema.field(name).type)
-                batch = batch.set_column(number, batch.schema.field(number).with_type(array.type), array)
+        ``convert`` gets the bytes and the field of the file's schema.
+        """
+        for number, field in enumerate(batch.schema):
+            if field.name in names:
+                array = convert(batch.column(number), self.schema.field(field.name))
+                batch = batch.set_column(number, field.with_type(array.type), array)
         return batch
 
     def read_as_stored(self, names: Iterable[str]) -> frozenset[str]:
         """Return the given columns that aren't cast to another type."""
-        return frozenset(names) if self.columns is None else frozenset(names) - self.columns.cast
+        return frozenset(names) - self.columns.cast
 
     @cached_property
-    def footer(self) -> Footer | None:
-        """The footer as it is stored; None if it can't be parsed, and then only pyarrow reads the file."""
-        try:
+    def footer(self) -> Footer:
+        """The footer as it is stored; parsed when it is needed.
+
+        Raises
+        ------
+        DataError
+            It is damaged, although pyarrow can read it.
+        """
+        with read_errors(self.path):
             if self.store is not None:
                 return Footer(self.tail)
             with open(self.path, "rb") as stream:  # noqa: PTH123 - avoids a Path object for every file
                 return Footer.read(stream.fileno())
-        except FooterError:
-            return None
 
     @cached_property
     def int96_columns(self) -> frozenset[str]:
         """Columns that contain INT96 timestamps."""
-        return frozenset(column.name for column in (self.footer.columns if self.footer else ()) if has_int96(column))
+        return frozenset(column.name for column in self.footer.columns if has_int96(column))
 
     @cached_property
     def metadata_for_pyarrow(self) -> pq.FileMetaData:
         """The metadata for pyarrow: INT96 is declared as 12 bytes, since pyarrow would narrow the timestamps."""
-        changed = footer_without_int96(self.footer) if self.int96_columns and self.footer is not None else None
+        changed = footer_without_int96(self.footer) if self.int96_columns else None
         return self.metadata if changed is None else pq.read_metadata(changed)
 
     @contextlib.contextmanager
@@ -135,20 +133,19 @@ class InputFile:
                 yield opened
                 opened.check_unchanged()
             return
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            with _parquet_file(self.path, self.metadata_for_pyarrow) as parquet:
-                opened = OpenFile(self, parquet, descriptor)
-                opened.check_unchanged()
-                try:
-                    yield opened
-                except Exception:
-                    with contextlib.suppress(OSError):
-                        opened.check_unchanged()  # a change may have caused the error
-                    raise
-                opened.check_unchanged()
-        finally:
-            os.close(descriptor)
+        with (
+            open(self.path, "rb", buffering=0) as stream,  # noqa: PTH123 - the path as it was given
+            _parquet_file(self.path, self.metadata_for_pyarrow) as parquet,
+        ):
+            opened = OpenFile(self, parquet, stream.fileno())
+            opened.check_unchanged()
+            try:
+                yield opened
+            except Exception:
+                with contextlib.suppress(OSError):
+                    opened.check_unchanged()  # a change may have caused the error
+                raise
+            opened.check_unchanged()
 
     def footer_digest(self) -> str:
         """Return a digest of the footer. Files with equal footers can differ in data: see :attr:`sample_digest`."""
@@ -172,12 +169,9 @@ class InputFile:
                     first = next(one for one in pieces if one <= start < one + len(pieces[one]))
                     digest.update(pieces[first][start - first : end - first])
                 return digest.hexdigest()
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
+            with open(self.path, "rb", buffering=0) as stream:  # noqa: PTH123 - as above
                 for start, end in ranges:
-                    digest.update(os.pread(descriptor, end - start, start))
-            finally:
-                os.close(descriptor)
+                    digest.update(os.pread(stream.fileno(), end - start, start))
         return digest.hexdigest()
 
 
@@ -256,12 +250,7 @@ class OpenFile:
 
     def _ranges(self, group: int, names: Collection[str] | None) -> list[tuple[int, int]]:
         footer, whole = self.file.footer, [(0, self.file.size)]
-        if footer is None:
-            return whole
-        try:
-            ranges = footer.row_group(group).ranges.clip(max=self.file.size)
-        except (FooterError, ThriftError):
-            return whole
+        ranges = footer.row_group(group).ranges.clip(max=self.file.size)
         tops = None if names is None else {name.split(".")[0] for name in names} | set(names)
         columns = [column for column in footer.columns if tops is None or column.name in tops]
         leaves = [column.first_leaf + number for column in columns for number in range(len(column.leaves))]
@@ -300,8 +289,7 @@ def open_file(path: str, storage: Sequence[str] = ()) -> InputFile:
             # Opening a pipe without a writer would block forever.
             raise DataError("not a regular file", where=path, remedy="write it to a file first: cat INPUT > FILE")
         metadata = read_footer(path)
-        _check_rows(path, metadata)
-        return InputFile(path, metadata, info.st_size, _local_stat(info))
+        return InputFile(path, metadata, info.st_size, _local_stat(info), _checked_columns(path, metadata))
 
 
 def read_footer(path: str | os.PathLike[str]) -> pq.FileMetaData:
@@ -328,11 +316,12 @@ def _open_remote(path: str, storage: Sequence[str]) -> InputFile:
         tail = store.read(found.size - TAIL - length, length + TAIL)
     footer = tail[-TAIL - length : -TAIL]
     metadata = pq.read_metadata(pa.BufferReader(MAGIC + footer + length.to_bytes(4, "little") + MAGIC))
-    _check_rows(path, metadata)
-    return InputFile(path, metadata, found.size, _object_stat(found), store, footer)
+    columns = _checked_columns(path, metadata)
+    return InputFile(path, metadata, found.size, _object_stat(found), columns, store, footer)
 
 
-def _check_rows(path: str, metadata: pq.FileMetaData) -> None:
+def _checked_columns(path: str, metadata: pq.FileMetaData) -> FileColumns:
+    """Return the columns of a file, with types that can be computed on and written, after a check of its row count."""
     rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
     if rows != metadata.num_rows:
         raise DataError(
@@ -340,6 +329,13 @@ def _check_rows(path: str, metadata: pq.FileMetaData) -> None:
             where=path,
             remedy=DAMAGED,
         )
+    schema = arrow_schema(metadata)
+    return FileColumns(schema, schema)
+
+
+def arrow_schema(metadata: pq.FileMetaData) -> pa.Schema:
+    """Return the schema in a footer, with types that can be computed on and written; see :func:`decoded_schema`."""
+    return decoded_schema(metadata.schema.to_arrow_schema())
 
 
 def _object_stat(found: ObjectInfo) -> FileStat:
@@ -348,12 +344,6 @@ def _object_stat(found: ObjectInfo) -> FileStat:
 
 def _local_stat(info: os.stat_result) -> FileStat:
     return FileStat(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-
-
-def arrow_schema(file: InputFile) -> pa.Schema:
-    """Return the schema of a file with types that can be computed on and written; see :func:`decoded_schema`."""
-    with read_errors(file.path):
-        return decoded_schema(file.metadata.schema.to_arrow_schema())
 
 
 @contextlib.contextmanager

@@ -21,11 +21,12 @@ from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
+from batchmax.parquet.int96 import readable
 from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
-from batchmax.sources.decode_budget import read_batches
-from batchmax.sources.parquet_file import InputFile, OpenFile, arrow_schema, open_file, pyarrow_only
+from batchmax.sources.decode_budget import DecodeBudget
+from batchmax.sources.parquet_file import InputFile, OpenFile, open_file, pyarrow_only
 from batchmax.sources.parts import Part
-from batchmax.sources.passthrough import ChunkCopier, ReadPlan
+from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.read_errors import read_errors, schema_errors
 from batchmax.sources.row_group_reader import GroupReader
 from batchmax.sources.row_lookup import check_row, rows_by_number
@@ -125,7 +126,7 @@ class ParquetSource:
         if dataset is not None:
             self._open_in_dataset(dataset)
             return
-        schemas = [arrow_schema(file) for file in self.files]
+        schemas = [file.schema for file in self.files]
         union = merge_schemas(found.files, schemas)
         pairs = zip(self.files, union.files, strict=True)
         self.files = [replace(file, columns=columns) for file, columns in pairs]
@@ -149,7 +150,7 @@ class ParquetSource:
         self.schema, self.partitions = dataset.schema, dataset.partitions
         self.job = plan_scoring(dataset.schema, self._options, dataset.n_classes)
         stored = pa.schema([field for field in dataset.schema if field.name not in self.partitions.names])
-        self.files = [replace(file, columns=file_columns_of(stored, arrow_schema(file))) for file in self.files]
+        self.files = [replace(file, columns=file_columns_of(stored, file.schema)) for file in self.files]
         self._groups = GroupReader(self.job, self.partitions.names, self.read_statistics)
 
     def _add_notes(self, union: MergedSchema) -> None:
@@ -167,7 +168,7 @@ class ParquetSource:
         """Make columns of the folders ``key=value``, except of keys that are columns of the files."""
         for file, folder in zip(self.files, folders, strict=True):
             for key in keys_of(folder):
-                if file.columns is not None and key in file.columns.added:
+                if key in file.columns.added:
                     having = next(one.path for one in self.files if key in one.schema.names)
                     raise UsageError(
                         f"{key!r} is a folder name of this file, and a column in {having}",
@@ -183,7 +184,9 @@ class ParquetSource:
         check_row(number, self.n_rows)
         found = next(rows_by_number(self.files, [number], self._options.memory_limit))
         index = [file.path for file in self.files].index(found.file)
-        batch = self.files[index].with_readable_timestamps(found.batch)
+        file = self.files[index]
+        # In a coarser unit where values need it.
+        batch = file.with_timestamps(found.batch, file.int96_columns, lambda array, one: readable(array, one.type))
         return found.file, self.partitions.added(batch, index, None)
 
     def first_rows(self, names: Sequence[str]) -> pa.RecordBatch | None:
@@ -242,15 +245,10 @@ class ParquetSource:
         """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
         file = self.files[part.file]
         with read_errors(file.path), file.opened() as opened:
-            copier = None
-            if plan.copy_plan is not None and file.footer is not None:
-                most = self._options.memory_limit // 4
-                given = opened.descriptor, file.footer, plan.copy_plan, file.recoded
-                copier = ChunkCopier(*given, self.read_statistics, most)
             row = part.first_row
             for group in range(part.first_group, part.end_group):
                 rows = opened.parquet.metadata.row_group(group).num_rows
-                chunks = opened.checked(self._groups.chunks(opened, copier, group, row, self._stored(plan)))
+                chunks = opened.checked(self._groups.chunks(opened, group, row, self._stored(plan)))
                 yield rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
                 row += rows
 
@@ -282,8 +280,8 @@ class ParquetSource:
 
             def batches(group: int) -> Iterator[pa.RecordBatch]:
                 opened.need(group, column.names, ahead=False)
-                limit = self._options.memory_limit
-                return read_batches(opened, group, column.names, at_once, limit, use_threads=False)
+                budget = DecodeBudget(opened, group, column.names, self._options.memory_limit)
+                return budget.batches(at_once, use_threads=False)
 
             for batch in itertools.chain.from_iterable(map(batches, range(opened.parquet.num_row_groups))):
                 try:
@@ -298,8 +296,8 @@ class ParquetSource:
 
     def _first_inner_length(self, file: InputFile, opened: OpenFile, column: LogitsColumn) -> int | None:
         """Return the length of the first inner list of a nested column of logits, if the pages show it."""
-        found = None if file.footer is None else file.footer.column(column.names[0])
-        if file.footer is None or found is None:
+        found = file.footer.column(column.names[0])
+        if found is None:
             return None
         most = self._options.memory_limit // 8
         with contextlib.suppress(PageError, FooterError, ThriftError):

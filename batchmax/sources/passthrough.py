@@ -11,8 +11,9 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from batchmax.parquet import ChunkCopyError, CopiedColumns, EncodedChunk, FileSchema, Footer, copy_column, sorting_of
+from batchmax.parquet import ChunkCopyError, CopiedColumns, EncodedChunk, FileSchema, copy_column, sorting_of
 from batchmax.sources.chunks import ReadStatistics
+from batchmax.sources.parquet_file import OpenFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +37,6 @@ class ReadPlan:
     copy_plan: CopyPlan | None = None
     int96: Collection[str] = ()
 
-    @property
-    def copied_names(self) -> Sequence[str]:
-        """The columns that may be copied."""
-        return () if self.copy_plan is None else self.copy_plan.names
-
 
 @dataclass(frozen=True, eq=False)
 class CopyPlan:
@@ -61,48 +57,37 @@ class CopyPlan:
     skips_decoding: bool
 
 
-@dataclass(frozen=True, eq=False)
-class ChunkCopier:
-    """Copies columns of one open file.
+def copy_columns(
+    opened: OpenFile, group: int, plan: CopyPlan, read_statistics: ReadStatistics, max_bytes: int, *, whole: bool
+) -> CopiedColumns:
+    """Return the column chunks of a row group that can be copied, and how its rows are sorted.
 
-    Attributes
+    Parameters
     ----------
-    descriptor, footer
-        The file.
+    opened, group
+        The file, and the number of the row group.
     plan
         What may be copied.
-    recoded
-        Columns that can't be copied.
     read_statistics
         Read statistics, updated while copying.
     max_bytes
         The maximum size in bytes of chunks and pages.
+    whole
+        Whether all rows become one row group; if not, only the sort order is kept.
     """
-
-    descriptor: int
-    footer: Footer
-    plan: CopyPlan
-    recoded: Collection[str]
-    read_statistics: ReadStatistics
-    max_bytes: int
-
-    def copy(self, group: int, rows: int, *, whole: bool) -> CopiedColumns:
-        """Return the column chunks of a row group with ``rows`` rows that can be copied, and how its rows are sorted.
-
-        ``whole`` is whether all rows become one row group; if not, only the sort order is kept.
-        """
-        chunks: dict[str, list[EncodedChunk]] = {}
-        for name in self.plan.names:
-            column = self.footer.column(name) if whole and name not in self.recoded else None
-            if column is None or not self.plan.schema.takes(column):
-                continue
-            try:
-                chunks[name] = copy_column(self.descriptor, self.footer, group, column, self.max_bytes)
-            except ChunkCopyError as error:
-                self.read_statistics.reasons[str(error)] += 1
-        self.read_statistics.copied += len(chunks)
+    footer, recoded = opened.file.footer, opened.file.columns.recoded
+    chunks: dict[str, list[EncodedChunk]] = {}
+    for name in plan.names:
+        column = footer.column(name) if whole and name not in recoded else None
+        if column is None or not plan.schema.takes(column):
+            continue
         try:
-            sorting = sorting_of(self.footer, group, self.plan.schema)
-        except ChunkCopyError:
-            sorting = []
-        return CopiedColumns(rows, chunks, sorting)
+            chunks[name] = copy_column(opened.descriptor, footer, group, column, max_bytes)
+        except ChunkCopyError as error:
+            read_statistics.reasons[str(error)] += 1
+    read_statistics.copied += len(chunks)
+    try:
+        sorting = sorting_of(footer, group, plan.schema)
+    except ChunkCopyError:
+        sorting = []
+    return CopiedColumns(opened.parquet.metadata.row_group(group).num_rows, chunks, sorting)

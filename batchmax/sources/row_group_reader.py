@@ -31,9 +31,9 @@ from batchmax.sources.chunks import (
     regroup,
     skipped,
 )
-from batchmax.sources.decode_budget import DecodeBudget, read_batches
+from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, pyarrow_only
-from batchmax.sources.passthrough import ChunkCopier, ReadPlan
+from batchmax.sources.passthrough import ReadPlan, copy_columns
 from batchmax.sources.read_errors import read_errors
 from batchmax.sources.sequence_source import TokenSizes, from_columns, from_matrices, regrouped, rows_at_once
 
@@ -67,15 +67,12 @@ class GroupReader:
         self._limit = job.options.memory_limit
         self._carried_bytes: dict[str, int] = {}
 
-    def chunks(
-        self, opened: OpenFile, copier: ChunkCopier | None, group: int, row: int, plan: ReadPlan
-    ) -> Iterator[Chunk]:
+    def chunks(self, opened: OpenFile, group: int, row: int, plan: ReadPlan) -> Iterator[Chunk]:
         """Yield the chunks of a row group; ``row`` is the number of its first row in the file."""
-        file, kept_rows = opened.file, None
+        file, kept_rows, copies = opened.file, None, plan.copy_plan
         with read_errors(file.path):
-            if file.footer is not None:
-                file.footer.row_group(group).check_ranges()
-            opened.need(group, plan.columns if copier is None else [*(plan.columns or ()), *plan.copied_names])
+            file.footer.row_group(group).check_ranges()
+            opened.need(group, plan.columns if copies is None else [*(plan.columns or ()), *copies.names])
             metadata = opened.parquet.metadata.row_group(group)
             rows, token_sizes = metadata.num_rows, TokenSizes.of(self.job)
             if self.job.nesting is None:
@@ -86,7 +83,9 @@ class GroupReader:
                 tokens = self.n_values(file, group) // self.job.n_classes
                 whole = tokens <= token_sizes.group_tokens and rows <= token_sizes.group_rows
                 at_once = rows_at_once(max(1, self._carried_row_bytes(file) + 8 * tokens // max(rows, 1)))
-            copied = copier.copy(group, rows, whole=whole) if copier is not None else None
+            copied = None
+            if copies is not None:
+                copied = copy_columns(opened, group, copies, self.read_statistics, self._limit // 4, whole=whole)
             # Copied columns aren't decoded, except in the first row group: there, decoding detects a footer that is
             # wrong about a whole column.
             rest = plan if group == 0 else self._without_copied(plan, copied)
@@ -109,8 +108,8 @@ class GroupReader:
 
     def n_values(self, file: InputFile, group: int) -> int:
         """Return the number of values, nulls and empty lists in the logits of a row group; 0 if unknown."""
-        column = None if file.footer is None else file.footer.column(self.job.logits.names[0])
-        if file.footer is None or column is None:
+        column = file.footer.column(self.job.logits.names[0])
+        if column is None:
             return 0
         try:
             chunk = file.footer.row_group(group).chunk(column.first_leaf)
@@ -129,10 +128,7 @@ class GroupReader:
         """Return how to read a row group whose columns in ``copied`` need no decoding."""
         if plan.columns is None or copied is None or plan.copy_plan is None or not plan.copy_plan.skips_decoding:
             return plan
-        label, text = self.job.label, self.job.options.bytes
-        needed = {*self.job.logits.names, *([label.name] if label else []), *([text] if text is not None else [])}
-        # A column that contains logits or labels is always read whole.
-        needed |= {name.split(".")[0] for name in needed}
+        needed = self.job.columns_computed_on
         return replace(plan, columns=[name for name in plan.columns if name not in copied.chunks or name in needed])
 
     def _unplaced_chunks(
@@ -175,7 +171,7 @@ class GroupReader:
         """Return a reader of the logits of a row group as a matrix; None if pyarrow must read the column."""
         job, footer, name = self.job, opened.file.footer, self.job.logits.names[0]
         carried = plan.columns is None or name.split(".")[0] in job.carried.names
-        if footer is None or carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
+        if carried or pyarrow_only() or job.logits.layout not in MATRIX_LAYOUTS:
             return None
         leaves = [number for number, leaf in enumerate(footer.leaves) if f"{leaf.name}.".startswith(f"{name}.")]
         column = footer.column(name)
@@ -207,18 +203,11 @@ class GroupReader:
         kept_rows: int | None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield columns of a row group, read by pyarrow, in batches of up to ``rows`` rows."""
-        batches = read_batches(
-            opened,
-            group,
-            names,
-            rows,
-            self._limit,
-            int96=opened.file.read_as_stored(plan.int96),
-            kept_rows=kept_rows,
-            use_threads=names is None or len(names) > 1,  # a single column is decoded faster in this thread
-        )
+        use_threads = names is None or len(names) > 1  # a single column is decoded faster in this thread
+        int96 = opened.file.read_as_stored(plan.int96)
         with self._column_errors():
-            for batch in batches:
+            budget = DecodeBudget(opened, group, names, self._limit, kept_rows)
+            for batch in budget.batches(rows, int96=int96, use_threads=use_threads):
                 yield opened.file.conform(batch, names)
 
     @contextlib.contextmanager
@@ -259,10 +248,11 @@ class GroupReader:
                 opened.need(group, names, ahead=False)
                 rows = min(SAMPLE_ROWS, opened.parquet.metadata.row_group(group).num_rows)
                 while rows > 1:
-                    if DecodeBudget(file, opened.descriptor, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
+                    if DecodeBudget(opened, group, names, self._limit).needed(rows) <= SAMPLE_BYTES:
                         break
                     rows //= 4
-                batch = next(read_batches(opened, group, names, max(rows, 1), self._limit, int96=int96), None)
+                budget = DecodeBudget(opened, group, names, self._limit)
+                batch = next(budget.batches(max(rows, 1), int96=int96), None)
                 if batch is not None:
                     return file.conform(batch, names)
         return None

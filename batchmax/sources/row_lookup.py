@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchmax.errors import DataError, UsageError
+from batchmax.errors import UsageError
 from batchmax.runtime.text import quantity
 from batchmax.sources.decode_budget import whole_batches
 from batchmax.sources.parquet_file import InputFile
-from batchmax.sources.read_errors import DAMAGED, read_errors
+from batchmax.sources.read_errors import read_errors
 
 BATCH_BYTES = 2 << 20
 """Uncompressed bytes of the rows that are decoded at once."""
@@ -49,12 +49,8 @@ def rows_by_number(
     DataError
         A file can't be read.
     """
-    starts = [0, *accumulate(file.metadata.num_rows for file in files)]
-    wanted: dict[int, list[int]] = {}
-    for number in sorted(numbers):
-        wanted.setdefault(bisect_right(starts, number) - 1, []).append(number)
-    for place, here in wanted.items():
-        file, start = files[place], starts[place]
+    for place, start, here in _by_run(numbers, [file.metadata.num_rows for file in files]):
+        file = files[place]
         for row, batch in _rows(file, [number - start for number in here], memory_limit):
             yield FileRow(start + row, file.path, row, batch)
 
@@ -88,22 +84,22 @@ def batch_rows(group: pq.RowGroupMetaData) -> int:
 
 
 def _rows(file: InputFile, rows: Sequence[int], memory_limit: int | None) -> Iterator[tuple[int, pa.RecordBatch]]:
-    left = list(rows)
     with read_errors(file.path), file.opened() as opened:
-        parquet = opened.parquet
-        first = 0
-        for number in range(parquet.num_row_groups):
-            group = parquet.metadata.row_group(number)
-            end = first + group.num_rows
-            at = first
-            if left and left[0] < end:
-                for batch in whole_batches(opened, number, batch_rows(group), memory_limit):
-                    while left and left[0] < at + batch.num_rows:
-                        row = left.pop(0)
-                        yield row, file.conform(batch.slice(row - at, 1))
-                    at += batch.num_rows
-                    if not left or left[0] >= end:
-                        break
-            first = end
-    if left:
-        raise DataError(f"there is no row {left[0]:,}", where=file.path, remedy=DAMAGED)
+        metadata = opened.parquet.metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        for number, start, here in _by_run(rows, [group.num_rows for group in groups]):
+            first = start
+            for batch in whole_batches(opened, number, batch_rows(groups[number]), memory_limit):
+                while here and here[0] < first + batch.num_rows:
+                    row = here.pop(0)
+                    yield row, file.conform(batch.slice(row - first, 1))
+                first += batch.num_rows
+                if not here:
+                    break
+
+
+def _by_run(numbers: Iterable[int], sizes: Iterable[int]) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield the runs of rows that have some rows: the index of a run, its first row, and the rows in it, ascending."""
+    starts = [0, *accumulate(sizes)]
+    for place, here in groupby(sorted(numbers), lambda number: bisect_right(starts, number) - 1):
+        yield place, starts[place], list(here)

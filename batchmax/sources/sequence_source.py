@@ -6,7 +6,6 @@ tokens come with it. A row group of the output ends at the end of a row.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,18 +115,13 @@ def from_columns(batches: Iterator[pa.RecordBatch], job: Job, position: Position
         rows = batch.slice(skip)
         lists = plain_array(column_array(rows, name))
         valid = valid_rows(lists)
-        starts, counts = extents(lists)
-        # Values under a null row are skipped.
-        counts = np.where(valid, counts, 0)
+        # Without values under null rows, so that the values of consecutive rows are consecutive.
+        values = lists.flatten()
+        counts = np.where(valid, extents(lists)[1], 0)
+        starts = np.cumsum(counts) - counts
         for row, place, lengths in _pieces(counts, chunk_tokens, first):
             end = row + len(lengths)
-            begin = starts[row:end].copy()
-            begin[0] += place
-            filled = np.flatnonzero(lengths)
-            runs = [lists.values.slice(int(begin[n]), int(lengths[n])) for n in filled]
-            if int(lengths.sum()) == (int(begin[filled[-1]] + lengths[filled[-1]] - begin[filled[0]]) if runs else 0):
-                runs = [lists.values.slice(int(begin[filled[0]]) if runs else 0, int(lengths.sum()))]
-            inner = runs[0] if len(runs) == 1 else pa.concat_arrays(runs)
+            inner = values.slice(int(starts[row]) + place, int(lengths.sum()))
             done = int(lengths[-1]) + (place if len(lengths) == 1 else 0)
             tokens = Tokens(rows.slice(row, len(lengths)), lengths, ~valid[row:end], place, done == counts[end - 1])
             yield _token_chunk(tokens, job, {name: inner})
@@ -168,28 +162,20 @@ class _RowBuffer:
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
-        self._left: deque[pa.RecordBatch] = deque()
+        self._left: pa.RecordBatch | None = None
 
     def take(self, n_rows: int, *, keep_last: bool) -> pa.RecordBatch:
         """Return the next rows; with ``keep_last``, the last one is returned again next time."""
-        have = sum(batch.num_rows for batch in self._left)
-        while have < n_rows:
-            batch = next(self._batches, None)
+        pieces: list[pa.RecordBatch] = []
+        while n_rows:
+            batch = self._left if self._left is not None else next(self._batches, None)
             if batch is None:
                 raise DataError("the logits column has more rows than the other columns")
-            self._left.append(batch)
-            have += batch.num_rows
-        pieces: list[pa.RecordBatch] = []
-        wanted = n_rows
-        while wanted:
-            batch = self._left.popleft()
-            count = min(wanted, batch.num_rows)
+            count = min(n_rows, batch.num_rows)
             pieces.append(batch.slice(0, count))
-            wanted -= count
-            if count < batch.num_rows:
-                self._left.appendleft(batch.slice(count))
-        if keep_last:
-            self._left.appendleft(pieces[-1].slice(pieces[-1].num_rows - 1))
+            n_rows -= count
+            left = batch.slice(count - (keep_last and n_rows == 0))
+            self._left = left if left.num_rows else None
         return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
 
@@ -204,7 +190,7 @@ def _token_chunk(
     kind = pa.struct([pa.field(name, array.type) for name, array in columns.items()])
     array = pa.Array.from_buffers(kind, int(tokens.lengths.sum()), [None], children=list(columns.values()))
     batch = pa.RecordBatch.from_struct_array(array)
-    return TokenChunk(batch, logits=logits, tokens=tokens, statuses=known)
+    return TokenChunk(batch, logits=logits, known=known, tokens=tokens)
 
 
 def _pieces(counts: NDArray[np.int64], most: int, first: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:

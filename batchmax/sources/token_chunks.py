@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,17 +27,9 @@ class TokenChunk(Chunk):
     tokens
         The row of each token, and the columns of these rows. ``batch`` has the columns with one value for each token:
         labels, and logits unless they were read as a matrix.
-    statuses
-        The status of each token as far as it is known before scoring, such as a missing label; None if unknown.
     """
 
     tokens: Tokens = field(kw_only=True)
-    statuses: NDArray[np.uint8] | None = field(default=None, kw_only=True)
-
-    @property
-    def known(self) -> NDArray[np.uint8] | None:
-        """The status of each token as far as it is known before scoring."""
-        return self.statuses
 
     @property
     def n_rows(self) -> int:
@@ -56,8 +47,8 @@ class TokenChunk(Chunk):
 
     def place(self, unit: int) -> str:
         """Return the file, row and token of a unit, for messages."""
-        row, token = self.tokens.row_of(unit)
-        return self.origin.place(row, f", token {token:,}")
+        rows, tokens = self.tokens.places()
+        return self.origin.place(rows[unit], f", token {tokens[unit]:,}")
 
     def values(self, name: str) -> pa.Array:
         """Return a column with one value for each token."""
@@ -80,10 +71,10 @@ class TokenChunk(Chunk):
         """Split after the first ``rows`` rows, all of which must end in the chunk."""
         at = int(self.tokens.lengths[:rows].sum())
         head, tail = self.tokens.split(rows)
-        origin = replace(self.origin, first_row=self.origin.first_row + rows)
+        left = self.batch.num_rows - at
         return (
-            self._run(slice(0, at), tokens=head, ends_group=False),
-            self._run(slice(at, None), tokens=tail, origin=origin),
+            self._units(0, at, tokens=head, ends_group=False),
+            self._units(at, left, tokens=tail, origin=self.origin.after(rows)),
         )
 
     def null_row(self, status: NDArray[np.uint8]) -> int | None:
@@ -92,9 +83,10 @@ class TokenChunk(Chunk):
         ``status`` has the status of each token.
         """
         tokens = self.tokens
-        if not tokens.missing.any() or (status[: tokens.first_missing] <= LAST_BAD).any():
+        if not tokens.missing.any():
             return None
-        return int(np.argmax(tokens.missing))
+        row = int(np.argmax(tokens.missing))
+        return None if (status[: int(tokens.lengths[:row].sum())] <= LAST_BAD).any() else row
 
     def after(self, position: Position) -> Position:
         """Return the position after the chunk, given the position before it."""
@@ -102,14 +94,3 @@ class TokenChunk(Chunk):
         if tokens.ends:
             return position[0] + tokens.n_rows, 0
         return position[0] + tokens.n_ended, int(tokens.lengths[-1]) + (tokens.first if tokens.n_rows == 1 else 0)
-
-    def _run(self, units: slice, **changes: Any) -> TokenChunk:
-        """Return a run of tokens, with other values for the fields that don't follow from the tokens."""
-        first, end, _ = units.indices(self.batch.num_rows)
-        return replace(
-            self,
-            batch=self.batch.slice(first, end - first),
-            logits=None if self.logits is None else self.logits[units],
-            statuses=None if self.statuses is None else self.statuses[units],
-            **changes,
-        )

@@ -28,7 +28,9 @@ def matching_files(pattern: str) -> list[tuple[str, str]]:
     root = pattern[: pattern.rfind("/", 0, first_sign) + 1]
     roots: dict[str, str] = {}
     in_folders: dict[str, None] = {}
-    for spelled in dict.fromkeys([root, composed(root), composed(root, "NFD")]):
+    # The spellings of one folder have the same identity where the file system ignores how accents are encoded.
+    spellings = {file_identity(Path(one)): one for one in (composed(root, "NFD"), composed(root), root)}
+    for spelled in spellings.values():
         for match in _matches(spelled, pattern[len(root) :].split("/")):
             is_folder = os.path.isdir(match)  # noqa: PTH112 - keeps the spelling
             for file in _all_files(match) if is_folder else [match]:
@@ -41,13 +43,7 @@ def matching_files(pattern: str) -> list[tuple[str, str]]:
     for file in roots.keys() - unpublished:
         name = file if root else file.removeprefix("./")
         files.setdefault(name, folder_of(name, roots[file]))
-    # Of several spellings of one file, the first is kept; different files are all kept.
-    by_name: dict[str, list[str]] = {}
-    for file in sorted(files, key=name_order):
-        alike = by_name.setdefault(composed(file), [])
-        if not any(os.path.samefile(file, other) for other in alike):  # noqa: PTH121 - as above
-            alike.append(file)
-    return [(file, files[file]) for alike in by_name.values() for file in alike]
+    return sorted(files.items(), key=lambda item: name_order(item[0]))
 
 
 def files_below(folder: str) -> list[str]:
@@ -88,23 +84,17 @@ def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
             yield from _matches(f"{below.rstrip('/')}/", others)
     elif part == "**":
         yield path
-    elif not glob.has_magic(part):
-        names = [part] if part.isascii() else [name for name in _names(path) if composed(name) == composed(part)]
-        for name in names:
-            yield from _matches_at(f"{folder}{name}", others)
     else:
-        for name in _names(path):
+        # Other names have several spellings, so the folder is listed for them too.
+        is_one_name = part.isascii() and not glob.has_magic(part)
+        for name in [part] if is_one_name else _names(path):
             is_hidden = name.startswith(("_", ".")) and name[0] != part[0]
-            if not is_hidden and fnmatchcase(composed(name), composed(part)):
-                yield from _matches_at(f"{folder}{name}", others)
-
-
-def _matches_at(path: str, others: Sequence[str]) -> Iterator[str]:
-    """Yield a path that matches all parts of a glob so far, or the paths below it that match the other parts."""
-    if others:
-        yield from _matches(f"{path}/", others)
-    elif os.path.lexists(path):
-        yield path
+            if is_hidden or not (is_one_name or fnmatchcase(composed(name), composed(part))):
+                continue
+            if others:
+                yield from _matches(f"{folder}{name}/", others)
+            elif os.path.lexists(f"{folder}{name}"):
+                yield f"{folder}{name}"
 
 
 def _all_files(folder: str) -> list[str]:

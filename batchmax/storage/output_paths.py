@@ -106,7 +106,7 @@ def refuse_uris_as_output(inputs: Sequence[str], out: str) -> None:
     """
     for text in inputs:
         if text == out or text.startswith(f"{out.rstrip('/')}/"):
-            raise OutputError(f"the output is also an input ({text})", where=out, remedy="name another output: -o")
+            raise _is_input(text, out)
 
 
 def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:
@@ -126,9 +126,11 @@ def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:
         around = {numbers(one) for one in (path, *path.parents)}
         for out, number in there:
             if number in around:
-                raise OutputError(
-                    f"the output is also an input ({text})", where=str(out), remedy="name another output: -o"
-                )
+                raise _is_input(text, str(out))
+
+
+def _is_input(text: str, out: str) -> OutputError:
+    return OutputError(f"the output is also an input ({text})", where=out, remedy="name another output: -o")
 
 
 def make_parents(path: Path) -> list[Path]:

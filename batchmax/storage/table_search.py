@@ -35,21 +35,16 @@ class TableSearch:
     def __init__(self) -> None:
         self._formats: dict[str, TableFormat | None] = {}
 
-    def refuse_local(self, given: str, files: Iterable[str]) -> None:
+    def refuse_local(self, given: str, files: Sequence[str]) -> None:
         """Refuse files that are in a table: in any folder around them, or around the targets of links."""
-        folders: dict[str, None] = {}
-        for file in files:
-            _refuse_file(file, given)
-            folders[os.path.dirname(file) or "."] = None  # noqa: PTH120 - fast, for many files
-            if os.path.islink(file):  # noqa: PTH114 - as above
-                target = os.path.realpath(file)
-                folders[os.path.dirname(target)] = None  # noqa: PTH120 - as above
-                _refuse_file(target, given)
-        around: dict[str, None] = {}
-        for folder in folders:
-            around[os.path.abspath(folder)] = None  # noqa: PTH100 - links stay links
-            around[os.path.realpath(folder)] = None
-        for folder in around:
+        links = [file for file in files if os.path.islink(file)]  # noqa: PTH114 - fast, for many files
+        paths = [*files, *map(os.path.realpath, links)]
+        for path in paths:
+            _refuse_file(path, given)
+        folders = dict.fromkeys(os.path.dirname(path) or "." for path in paths)  # noqa: PTH120 - as above
+        # With links as they are, and resolved.
+        around = [path for one in folders for path in (os.path.abspath(one), os.path.realpath(one))]  # noqa: PTH100
+        for folder in dict.fromkeys(around):
             for one in (Path(folder), *Path(folder).parents):
                 self._refuse(str(one), given, _local_markers, _local_names)
 

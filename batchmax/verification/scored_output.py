@@ -19,7 +19,7 @@ from batchmax.runtime.text import quantity
 from batchmax.sinks.commit.existing_output import SUCCESS, files_in
 from batchmax.sinks.commit.stored_folder import stored_folder
 from batchmax.sinks.parquet_sink import SUMMARY_KEY
-from batchmax.sources.parquet_file import InputFile, arrow_schema, open_file
+from batchmax.sources.parquet_file import InputFile, open_file
 from batchmax.storage.file_names import composed, name_order
 from batchmax.storage.input_files import find_files
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
@@ -93,11 +93,11 @@ def open_scored_output(path: str, storage: Sequence[str] = ()) -> ScoredOutput:
     manifest, parts = _find_parts(path, storage)
     is_folder = manifest is not None
     files = [open_file(name, storage) for name in parts]
-    first, schema, text = files[0], arrow_schema(files[0]), _metadata_text(files[0])
+    first, schema, text = files[0], files[0].schema, _metadata_text(files[0])
     metadata = parse_metadata(first.path, text)
     drops = metadata.options.on_bad_row == "drop"
     for file, size in zip(files, parts.values(), strict=True):
-        if _metadata_text(file) != text or not arrow_schema(file).equals(schema):
+        if _metadata_text(file) != text or not file.schema.equals(schema):
             raise output_error(f"the metadata or the columns differ from those of {first.path}", file.path)
         if size is not None and file.size != size:
             raise output_error(

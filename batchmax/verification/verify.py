@@ -199,8 +199,6 @@ def _check_file(
 ) -> None:
     """Check the pages of a file, decode its columns and check its rows."""
     footer = file.footer
-    if footer is None:
-        raise DataError("the footer is invalid", where=file.path, remedy=DAMAGED)
     computed = {name for names in output.columns.values() for name in names}
     first = 0
     with read_errors(file.path), file.opened() as opened:

@@ -170,9 +170,9 @@ def test_a_budget_counts_rows_that_stay_in_memory(tmp_path):
     rows = crafted.table(20_000).set_column(3, "text", pa.array(["x" * 1000] * 20_000))
     pq.write_table(rows, path, use_dictionary=False, data_page_size=10_000, write_batch_size=10)
     file = open_file(str(path))
-    with path.open("rb") as stream:
+    with file.opened() as opened:
         for kept_rows, refused in ((None, False), (1000, False), (20_000, True)):
-            budget = DecodeBudget(file, stream.fileno(), 0, ["text"], 20 << 20, kept_rows=kept_rows)
+            budget = DecodeBudget(opened, 0, ["text"], 20 << 20, kept_rows=kept_rows)
             if refused:
                 with pytest.raises(DataError, match=r"decoding column 'text' takes up to 2. MiB, and the limit is 20"):
                     [budget.take(500) for _ in range(40)]

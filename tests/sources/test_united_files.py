@@ -171,7 +171,7 @@ def test_equal_columns_are_still_copied(files):
     for file in files:
         pq.write_table(pq.read_table(file).select(["id", "logits", "label"]).append_column("text", text), file)
     source = ParquetSource(files, score_options())
-    assert {name for file in source.files for name in file.recoded} == {"id", "logits", "label"}
+    assert {name for file in source.files for name in file.columns.recoded} == {"id", "logits", "label"}
     recorder = Recorder()
     batchmax.score(files, "out.parquet", progress=recorder)
     assert "of other columns copied as they are: 3" in recorder.details[0]

@@ -26,7 +26,7 @@ from batchmax.columns.arrow import (
 )
 from batchmax.errors import DataError, UsageError
 from batchmax.options.input_options import InputOptions
-from batchmax.sources.decode_budget import read_batches
+from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.read_errors import read_errors
 
@@ -108,7 +108,7 @@ def read_keys(files: Sequence[InputFile], name: str, options: InputOptions) -> K
                 kept = None
         if kept is None and not is_ascending:
             break
-    kind = comparable_type(files[0].schema_read.field(name).type)
+    kind = comparable_type(files[0].columns.schema.field(name).type)
     return Keys(is_ascending, None if kept is None else pa.chunked_array(kept, kind))
 
 
@@ -199,7 +199,7 @@ def _batches(files: Sequence[InputFile], name: str, limit: int | None, memory_li
                 if left is not None and left <= 0:
                     return
                 opened.need(group, [name])
-                for batch in read_batches(opened, group, [name], ROWS_READ, memory_limit):
+                for batch in DecodeBudget(opened, group, [name], memory_limit).batches(ROWS_READ):
                     array = plain_array(column_array(file.conform(batch, [name]), name))[:left]
                     if len(array):
                         yield array

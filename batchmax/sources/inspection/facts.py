@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.columns.arrow import type_text
+from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import BatchmaxError, DataError
 from batchmax.options.score_options import score_options
 from batchmax.parquet import FooterError, ThriftError
@@ -62,10 +63,11 @@ def inspect_files(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
     typed = {name: value for name, value in given.items() if name != "storage_options"}
     suggestion = suggest(list(inputs), options, typed)
     job, problem = suggestion.job, suggestion.problem
+    logits, label = (None, None) if job is None else (job.logits, job.label)
     files = [_facts_of(path, options.storage_options, problem) for path in paths]
     groups = [group for file in files for group in file["row_groups"]]
     columns = _columns([leaf for file in files for leaf in file["leaves"]])
-    facts: Facts = {
+    return {
         "file": ", ".join(inputs),
         "files": paths,
         "bytes": sum(column["bytes"] for column in columns),
@@ -76,45 +78,36 @@ def inspect_files(inputs: Sequence[str], given: dict[str, Any]) -> Facts:
         "columns": columns,
         "metadata_keys": _each_once(key for file in files for key in file["metadata_keys"]),
         "unified": list(suggestion.unified),
-        "logits": None,
-        "n_classes": None,
-        "label": None,
-        "classes": None,
+        "logits": None if logits is None else _logits(logits),
+        "n_classes": None if job is None else job.n_classes,
+        "label": None if label is None else {"column": label.name, "why": label.why},
+        "classes": None if job is None or job.classes is None else list(job.classes),
         "problem": None if problem is None else str(problem),
         "task": suggestion.task or None,
         "command": suggestion.command or None,
     }
-    if job is not None:
-        logits, label = job.logits, job.label
-        facts["logits"] = {
-            "columns": list(logits.names),
-            "layout": logits.layout,
-            "why": logits.why,
-            "holds": logits.holds,
-        }
-        facts["n_classes"] = job.n_classes
-        facts["label"] = None if label is None else {"column": label.name, "why": label.why}
-        facts["classes"] = None if job.classes is None else list(job.classes)
-    return facts
+
+
+def _logits(logits: LogitsColumn) -> Facts:
+    return {"columns": list(logits.names), "layout": logits.layout, "why": logits.why, "holds": logits.holds}
 
 
 def _facts_of(path: str, storage: Sequence[str], problem: BatchmaxError | None) -> Facts:
     """Return the facts about one file; ``problem`` is an error found earlier, raised in place of this file's own."""
     try:
         file = open_file(path, storage)
+        footer, stored = file.metadata, file.footer
     except DataError as error:
         raise problem or error from error
-    footer, stored = file.metadata, file.footer
-    if stored is None:
-        raise problem or _unreadable(path)
     try:
         # pyarrow's metadata of row groups and columns abort the process if a damaged footer is inconsistent.
         groups = map(stored.row_group, range(stored.n_row_groups))
         chunks = [[group.chunk(leaf) for leaf in range(group.n_columns)] for group in groups]
-        if any(footer.num_columns != len(group) for group in chunks):
+        fields = footer.schema.to_arrow_schema()
+        if len(fields) != len(stored.columns) or any(footer.num_columns != len(group) for group in chunks):
             raise problem or _unreadable(path)
-        tops = [number for number, column in enumerate(stored.columns) for _ in column.leaves]
-        leaves = _leaves(footer, footer.schema.to_arrow_schema(), chunks, tops)
+        tops = [field for field, column in zip(fields, stored.columns, strict=True) for _ in column.leaves]
+        leaves = _leaves(footer, tops, chunks)
     except (*PARSING, FooterError, ThriftError, UnicodeDecodeError) as error:  # the last: a name isn't UTF-8
         raise problem or _unreadable(path) from error
     return {
@@ -152,20 +145,19 @@ def _row_groups(groups: Sequence[pq.RowGroupMetaData]) -> Facts:
     }
 
 
-def _leaves(footer: pq.FileMetaData, schema: pa.Schema, groups: list[list[Struct]], tops: list[int]) -> list[_Leaf]:
-    """Return the leaf columns of a file; ``tops`` has the number of the column that each leaf is in."""
+def _leaves(footer: pq.FileMetaData, tops: list[pa.Field], groups: list[list[Struct]]) -> list[_Leaf]:
+    """Return the leaf columns of a file; ``tops`` has the column that each leaf is in."""
     leaves = []
     for position, own in enumerate(tops):
         leaf = footer.schema.column(position)
         # The path up to a dot isn't the name of the column: names may contain dots.
-        kind = schema.field(own).type if own < len(schema) else None
-        is_whole = kind is not None and not pa.types.is_struct(kind)
+        is_field = pa.types.is_struct(own.type)
         leaves.append(
             _Leaf(
-                name=schema.names[own] if is_whole else leaf.path,
+                name=leaf.path if is_field else own.name,
                 path=leaf.path,
-                is_field=kind is not None and not is_whole,
-                type=leaf.physical_type.lower() if kind is None else type_text(kind),
+                is_field=is_field,
+                type=type_text(own.type),
                 levels=f"{leaf.max_definition_level}/{leaf.max_repetition_level}",
                 chunks=[group[position] for group in groups],
             )

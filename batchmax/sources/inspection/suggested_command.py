@@ -23,7 +23,7 @@ from batchmax.parquet.footer import TYPE
 from batchmax.parquet.writing.column_chunk import ENCRYPTION, METADATA, STATISTICS
 from batchmax.runtime.text import shell_word
 from batchmax.sources.inspection.first_rows import bad_statuses, label_indices, may_be_probabilities
-from batchmax.sources.parquet_file import arrow_schema, open_file
+from batchmax.sources.parquet_file import open_file
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.read_errors import encrypted
 from batchmax.statuses import Status
@@ -59,7 +59,7 @@ def suggest(inputs: list[str], options: ScoreOptions, given: Mapping[str, Any]) 
     """Return what to do with files; ``given`` are the options that the user typed."""
     try:
         storage = options.storage_options
-        if written_by_score(arrow_schema(open_file(find_files(inputs, storage)[0], storage))) is not None:
+        if written_by_score(open_file(find_files(inputs, storage)[0], storage).schema) is not None:
             return _for_scored(inputs, options, given)
         trial = _Trial(inputs, options)
         trial.add(_kind_words(trial.source.job.logits, options))
@@ -157,8 +157,8 @@ def _encryption_words(source: ParquetSource) -> dict[str, Any]:
     return extra | ({"exclude": tuple(excluded)} if excluded else {})
 
 
-def _encrypted_columns(footer: Footer | None) -> list[str]:
-    if footer is None or not footer.has_encrypted_columns or not footer.n_row_groups:
+def _encrypted_columns(footer: Footer) -> list[str]:
+    if not footer.has_encrypted_columns or not footer.n_row_groups:
         return []
     row_group = footer.row_group(0)
     are_encrypted = [not row_group.chunk(leaf).keys().isdisjoint(ENCRYPTION) for leaf in range(len(footer.leaves))]
@@ -201,10 +201,10 @@ def _label_words(source: ParquetSource) -> dict[str, Any]:
     return extra
 
 
-def label_range(footer: Footer | None, name: str) -> tuple[int, int] | None:
+def label_range(footer: Footer, name: str) -> tuple[int, int] | None:
     """Return the smallest and largest value of an integer column from its statistics; None if it has none."""
-    leaves = [] if footer is None else [leaf for leaf in footer.leaves if leaf.name.split(".")[0] == name]
-    if footer is None or len(leaves) != 1 or leaves[0].element[TYPE].value not in INTEGERS:
+    leaves = [leaf for leaf in footer.leaves if leaf.name.split(".")[0] == name]
+    if len(leaves) != 1 or leaves[0].element[TYPE].value not in INTEGERS:
         return None
     width, found = INTEGERS[leaves[0].element[TYPE].value], list[int]()
     # Not pyarrow's statistics: it aborts the process if those of a damaged file don't match its schema.

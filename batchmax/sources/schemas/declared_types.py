@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import pyarrow as pa
 
+from batchmax.columns.arrow import child_fields, with_child_types
 from batchmax.sources.parquet_file import InputFile
 
 
@@ -37,20 +38,14 @@ def declared_schema(schema: pa.Schema, file: InputFile, names: Collection[str]) 
 def _declared(read: pa.DataType, declared: pa.DataType) -> pa.DataType:
     """Return the declared type if it is stored in the same way as the type that is read, otherwise the latter."""
     types = pa.types
-    if types.is_struct(read) and types.is_struct(declared):
-        if [field.name for field in read] != [field.name for field in declared]:
+    fields, others = child_fields(read), child_fields(declared)
+    if fields and type(read) is type(declared):
+        if types.is_struct(read) and [field.name for field in fields] != [field.name for field in others]:
             return read
-        pairs = zip(read, declared, strict=True)
-        return pa.struct([mine.with_type(_declared(mine.type, theirs.type)) for mine, theirs in pairs])
-    if types.is_map(read) and types.is_map(declared):
-        item = _declared(read.item_type, declared.item_type)
-        return pa.map_(read.key_field, read.item_field.with_type(item), read.keys_sorted)
-    for is_kind, make in ((types.is_list, pa.list_), (types.is_large_list, pa.large_list)):
-        if is_kind(read) and is_kind(declared):
-            return make(read.value_field.with_type(_declared(read.value_type, declared.value_type)))
-    if types.is_fixed_size_list(read) and types.is_fixed_size_list(declared):
-        item = _declared(read.value_type, declared.value_type)
-        return pa.list_(read.value_field.with_type(item), read.list_size)
+        if types.is_map(read):
+            others[0] = fields[0]  # keys stay as they are read
+        pairs = zip(fields, others, strict=True)
+        return with_child_types(read, [_declared(mine.type, theirs.type) for mine, theirs in pairs])
     if types.is_dictionary(declared):
         value = read.value_type if types.is_dictionary(read) else read
         return declared if _plain(value) == _plain(declared.value_type) else read

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.columns.arrow import type_text
-from batchmax.columns.type_union import common_type_of, read_as
+from batchmax.columns.type_union import common_field, common_type_of, read_as
 from batchmax.errors import UsageError
 
 
@@ -183,19 +183,12 @@ def file_columns_of(schema: pa.Schema, own: pa.Schema) -> FileColumns:
 
 def _common(having: Sequence[tuple[pa.Field, str]]) -> tuple[pa.Field, TypeConflict | None]:
     """Return the merged field of the files that have it, and the conflict if they have no common type."""
-    first, path = having[0]
-    nullable = any(field.nullable for field, _ in having)
-    metadata = {
-        key: value
-        for key, value in (first.metadata or {}).items()
-        if all((field.metadata or {}).get(key) == value for field, _ in having)
-    }
-    kind = common_type_of([field.type for field, _ in having])
-    field = pa.field(first.name, first.type if kind is None else kind, nullable, metadata or None)
-    if kind is not None:
+    field = common_field(*(field for field, _ in having))
+    if field is not None:
         return field, None
+    first, path = having[0]
     other, other_path = next(one for one in having if common_type_of([first.type, one[0].type]) is None)
-    return field, TypeConflict(path, first.type, other_path, other.type)
+    return first, TypeConflict(path, first.type, other_path, other.type)
 
 
 def _file_columns(

@@ -9,7 +9,7 @@ are much larger than the batch itself is decoded a few rows at a time.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -18,13 +18,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from batchmax.columns.arrow import buffer_view, is_binary, is_list, number_values, type_text, valid_rows
+from batchmax.columns.arrow import (
+    buffer_view,
+    child_fields,
+    is_binary,
+    is_list,
+    is_text,
+    is_text_or_bytes,
+    number_values,
+    type_text,
+    valid_rows,
+    with_child_types,
+)
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.arrow_errors import PARSING, is_damage
 from batchmax.runtime.text import quantity
 
-TEXT_AND_BYTES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-"""Tests for the value types of which dictionaries are kept."""
 OFFSET_BYTES = 8
 """Bytes that a text, a binary value or a list takes in addition to its value."""
 
@@ -156,25 +165,8 @@ def _decoded_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         value = _decoded_type(kind.value_type)
         # Parquet keeps dictionaries of text and bytes. Others are read back as plain values, some with another type.
-        is_kept = any(is_kind(value) for is_kind in TEXT_AND_BYTES)
-        return pa.dictionary(kind.index_type, value, kind.ordered) if is_kept else value
-    if pa.types.is_map(kind):
-        key, item = (field.with_type(_decoded_type(field.type)) for field in (kind.key_field, kind.item_field))
-        return pa.map_(key, item, keys_sorted=kind.keys_sorted)
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_decoded_type(field.type)) for field in kind])
-    if is_list(kind):
-        field = kind.value_field.with_type(_decoded_type(kind.value_type))
-        return pa.list_(field, kind.list_size) if pa.types.is_fixed_size_list(kind) else _list_factory(kind)(field)
-    return kind
-
-
-def _list_factory(kind: pa.DataType) -> Callable[[pa.Field], pa.DataType]:
-    if pa.types.is_list_view(kind):
-        return pa.list_view  # type: ignore[no-any-return]
-    if pa.types.is_large_list_view(kind):
-        return pa.large_list_view  # type: ignore[no-any-return]
-    return pa.large_list if pa.types.is_large_list(kind) else pa.list_  # type: ignore[no-any-return]
+        return pa.dictionary(kind.index_type, value, kind.ordered) if is_text_or_bytes(value) else value
+    return with_child_types(kind, [_decoded_type(field.type) for field in child_fields(kind)])
 
 
 def _decoded(array: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -282,7 +274,7 @@ def _row_bytes(array: pa.Array) -> NDArray[np.int64]:
         return sum((_row_bytes(array.field(place)) for place in range(kind.num_fields)), np.zeros(1, np.int64))
     if pa.types.is_union(kind):
         return sum((_largest(array.field(place)) for place in range(kind.num_fields)), np.zeros(1, np.int64))
-    if is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if is_binary(kind) or is_text(kind):
         return np.asarray(pc.fill_null(pc.binary_length(array), 0)).astype(np.int64) + OFFSET_BYTES
     return np.array([1 if pa.types.is_null(kind) else -(-kind.bit_width // 8)])
 

@@ -31,6 +31,10 @@ ALIGNMENT = 8
 """Buffers of a message start at a multiple of this many bytes."""
 
 
+Node = tuple[str, bool]
+"""A node of a record batch or of a dictionary: the column that it belongs to, and whether nulls are forbidden."""
+
+
 class MessageError(ValueError):
     """A damaged message, or one that exceeds the memory limit.
 
@@ -69,7 +73,7 @@ class MessageStream(io.RawIOBase):
         self._stream = stream
         self._limit = limit
         self._pieces: deque[bytes] = deque()
-        self._schema = _Schema()
+        self._nodes: dict[int | None, list[Node]] = {None: []}
         self._dictionary_bytes: dict[int, int] = {}
         self._n_batches = 0
         self.is_empty = True
@@ -127,20 +131,20 @@ class MessageStream(io.RawIOBase):
         if header is None:
             return
         if kind == SCHEMA:
-            self._schema = _Schema.of(header)
+            self._nodes = _nodes_of(header)
         elif kind == RECORD_BATCH:
-            self._check_size(_decoded_bytes(header, body, self._schema.nodes, where), where)
+            self._check_size(_decoded_bytes(header, body, self._nodes[None], where), where)
             self._n_batches += 1
         elif kind == DICTIONARY_BATCH:
             self._check_dictionary(header, body, where)
 
     def _check_dictionary(self, header: Table, body: bytes, where: str) -> None:
         number, batch = header.number(0, "<q"), header.table(1)
-        if batch is None or number not in self._schema.dictionaries:
+        if batch is None or number not in self._nodes:
             raise MessageError(f"there is no column for dictionary {number}", where=where)
         is_delta = bool(header.number(2, "<B"))
         have = self._dictionary_bytes.get(number, 0) if is_delta else 0
-        self._dictionary_bytes[number] = have + _decoded_bytes(batch, body, self._schema.dictionaries[number], where)
+        self._dictionary_bytes[number] = have + _decoded_bytes(batch, body, self._nodes[number], where)
         self._check_size(sum(self._dictionary_bytes.values()), where, "its dictionaries take")
 
     def _take(self, size: int, where: str) -> bytes:
@@ -159,36 +163,29 @@ class MessageStream(io.RawIOBase):
             raise MessageError(f"{what} {mib}", where=where, needed=n_bytes)
 
 
-class _Schema:
-    """For each node of a record batch and of each dictionary: the column, and whether nulls are forbidden."""
+def _nodes_of(schema: Table) -> dict[int | None, list[Node]]:
+    """Return the nodes of record batches (None) and of each dictionary, from a ``Schema`` table."""
+    found: dict[int | None, list[Node]] = {None: []}
 
-    def __init__(self) -> None:
-        self.nodes: list[tuple[str, bool]] = []
-        self.dictionaries: dict[int, list[tuple[str, bool]]] = {}
-
-    @classmethod
-    def of(cls, table: Table) -> _Schema:
-        """Return the nodes of a ``Schema`` table."""
-        schema = cls()
-        for field in table.tables(1):
-            schema._add(field, schema.nodes, field.text(0), required=False, depth=0)
-        return schema
-
-    def _add(self, field: Table, nodes: list[tuple[str, bool]], name: str, *, required: bool, depth: int) -> None:
+    def add(field: Table, nodes: list[Node], name: str, *, required: bool, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise MessageError(f"types are nested more than {MAX_DEPTH} times", where=f"column {name!r}")
         nodes.append((name, required))
         encoding = field.table(4)
         if encoding is not None:
             # The nodes of the values are those of the dictionary; the field itself has only the indices.
-            nodes = self.dictionaries[encoding.number(0, "<q")] = [(name, False)]
+            nodes = found[encoding.number(0, "<q")] = [(name, False)]
         kind = field.number(2, "<B")
         for place, child in enumerate(field.tables(5)):
             is_ends = kind == RUN_END_ENCODED and place == 0
             before = len(nodes)
-            self._add(child, nodes, name, required=is_ends or kind == MAP, depth=depth + 1)
+            add(child, nodes, name, required=is_ends or kind == MAP, depth=depth + 1)
             if kind == MAP and before + 1 < len(nodes):
                 nodes[before + 1] = name, True  # the keys: the first child of a map's struct
+
+    for field in schema.tables(1):
+        add(field, found[None], field.text(0), required=False, depth=0)
+    return found
 
 
 class Table:
@@ -250,7 +247,7 @@ class Table:
         return at + 4, count
 
 
-def _decoded_bytes(batch: Table, body: bytes, nodes: list[tuple[str, bool]], where: str) -> int:
+def _decoded_bytes(batch: Table, body: bytes, nodes: list[Node], where: str) -> int:
     """Check the nodes and buffers of a ``RecordBatch``; return the bytes of all of its buffers, decompressed."""
     found = batch.pairs(1)
     if len(found) != len(nodes):
