@@ -6,6 +6,7 @@ or float64. Doesn't know Arrow or files.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,12 @@ def softmax_cross_entropy(
 
 
 BLOCK_ROWS = 1 << 16
-"""Number of rows whose losses are computed at a time."""
+"""Number of rows that are computed at a time."""
+
+
+def _blocks(matrix: Array) -> Iterator[slice]:
+    """Return slices of rows: the intermediate results of all rows would be newly allocated memory, which is slow."""
+    return (slice(start, start + BLOCK_ROWS) for start in range(0, len(matrix) if matrix.size else 0, BLOCK_ROWS))
 
 
 def _cross_entropy(
@@ -283,9 +289,7 @@ def _cross_entropy(
         targets = class_indices(given, view, ignore_index)
     losses = np.empty(n, view.dtype if reduction == "none" else np.float64)
     buffers = Buffers()
-    for start in range(0, n, BLOCK_ROWS):
-        # In blocks, because the intermediate results of all rows would be newly allocated memory, which is slow.
-        block = slice(start, start + BLOCK_ROWS)
+    for block in _blocks(view.matrix):
         buffers.reset()
         z, target = view.matrix[block], targets[block]
         rows = softmax_rows(
@@ -321,9 +325,11 @@ def _along_axis(logits: ArrayLike, axis: int, temperature: float, out: Array | N
     view = Lines(logits, axis, temperature)
     result = _result(out, view.logits.shape, view.dtype, "out")
     target = view.target(result)
-    if view.matrix.size:
-        probs, log_probs = (None, target) if logs else (target, None)
-        softmax_rows(view.matrix, view.beta, probs=probs, log_probs=log_probs)
+    buffers = Buffers()
+    for block in _blocks(view.matrix):
+        buffers.reset()
+        filled = {"log_probs" if logs else "probs": target[block]}
+        softmax_rows(view.matrix[block], view.beta, **filled, take=buffers.take)
     view.store(target, result)
     return result
 

@@ -22,14 +22,18 @@ float32 rows are computed in float32, their sums in float64
 float64 rows keep what is rounded away
     A two-sum for z − m, a product with its fused remainder for β(z − m), compensated sums. Rejected: plain float64
     (tens to hundreds of ULP far from the maximum), and longer types, which do not vectorize.
-The float32 loop is written in vectors
-    LLVM would compute up to fifteen classes at the end of a row one by one, and can't fetch the next row meanwhile.
-    Masked loads and stores end a row of any length.
+The float32 loops are written in vectors
+    LLVM would compute up to fifteen classes at the end of a row one by one, and can't fetch the next row meanwhile. The
+    last vector of a row overlaps the one before it. Rejected: masked loads and stores, which take several times as long
+    on CPUs without AVX-512.
 Across rows or along a row
-    A row of few classes does not fill vector registers. Up to 12 classes of float32 (computed in float64) and 32 of
-    float64, 64 rows are transposed into a tile and the registers hold rows (*tall*); with more classes, they hold
-    classes (*wide*). Type and number of classes alone decide, and tiles are padded, so the bits of a row do not depend
-    on its neighbors. Rejected: a choice by the size of the batch as well.
+    A row of few classes does not fill vector registers. Up to 48 classes of float32 and 32 of float64, a tile of rows
+    is transposed and the registers hold rows; with more classes, they hold classes. Type and number of classes alone
+    decide, and tiles are padded, so the bits of a row do not depend on its neighbors. Rejected: a choice by the size of
+    the batch as well.
+Losses without branches
+    Whether the label is the predicted class can't be predicted by a CPU, and a wrong guess takes as long as the softmax
+    of several classes. Losses, hits and statuses are therefore computed by selecting between results.
 Row metrics have a kernel of their own
     One pass gives the prediction, the label's rank and the Brier score; one thread adds them up in the order of the
     rows. Rejected: the kernels of ``pred``, ``rank`` and ``el2n`` (three passes in float64), and parallel sums, which

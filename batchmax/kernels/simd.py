@@ -1,9 +1,8 @@
 """SIMD vectors of 16 float32 or float64 as Numba types, with the operations that kernels need.
 
 LLVM vectorizes loops automatically, and most kernels rely on that. But it computes up to 15 numbers at the end of a row
-one by one, which costs as much as the rest of a row of a hundred classes, and it offers no prefetching. With explicit
-vectors, masked loads and stores handle the end of a row. CPUs with narrower registers process a vector in pieces, with
-the same results.
+one by one, which costs as much as the rest of a row of a hundred classes, and it offers neither prefetching nor the
+transposition of a few rows. CPUs with narrower registers process a vector in pieces, with the same results.
 
 Rows are passed as addresses instead of arrays: passing an array to a function changes its reference count atomically,
 which takes longer than a short row.

@@ -1,7 +1,8 @@
 """Softmax, log-softmax and cross-entropy of rows of logits.
 
-Three kernels compute the same results. ``softmax_tall`` works *across rows*: it transposes 64 rows of few classes into
-a small tile and fills the vector registers with rows. ``softmax_wide`` for float64 and
+Four kernels compute the same results. ``softmax_tall`` for float64 and
+:func:`batchmax.kernels.softmax_few_classes.softmax_few_classes` for float32 work *across rows*: they transpose rows of
+few classes into a small tile and fill the vector registers with rows. ``softmax_wide`` for float64 and
 :func:`batchmax.kernels.softmax_float32.softmax_single` for float32 work *along a row*: they take one row after another
 and fill the registers with classes. The choice depends only on the type and the number of classes, so a row's result
 never depends on its neighbors.
@@ -88,11 +89,11 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
 
 
 @kernel(
-    "in real[:,:], in int64[:], float64, int64, out real[:,:], out real[:,:], out float64[:], "
+    "in float64[:,:], in int64[:], float64, int64, out float64[:,:], out float64[:,:], out float64[:], "
     "out float64[:], out float64[:], out bool[:], out uint8[:]"
 )
 def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
-    """Do the same as :func:`softmax_wide` for float32 or float64, across rows: fast for few classes."""
+    """Do the same as :func:`softmax_wide` for float64, across rows: fast for few classes."""
     n, k = z.shape
     tiles_per_block = max(1, BLOCK_BYTES // (LANES * k * z.itemsize))
     tiles = (n + LANES - 1) // LANES

@@ -30,6 +30,7 @@ from batchmax.kernels.simd import (
     load,
     load_columns,
     marked_nan,
+    prefetch,
     store,
     store_columns,
     where_less,
@@ -74,11 +75,14 @@ def softmax_few_classes(z, labels, beta, ignore_index, probs, log_probs, maxima,
                 source = address(padded, 0)
             if not is_writable:  # storing the last row would overwrite what follows the tile
                 target = address(padded_probs, 0)
-            at = tile - first
+            after = tile + WIDTH
             m = _fill_columns(source, k, address(columns, 0))
-            m, rest, added = _fill_exps(address(columns, 0), k, m, high, low, address(exps, 0), address(ties, 0), at)
-            store(address(ms, 0), at, m)
-            store(address(sums, 0), at, rest)
+            m, n_ties, rest, added = _fill_exps(
+                address(columns, 0), k, m, high, low, address(exps, 0), address(z, after), address(probs, after)
+            )
+            store(address(ms, 0), tile - first, m)
+            store(address(ties, 0), tile - first, n_ties)
+            store(address(sums, 0), tile - first, rest)
             if wanted:
                 _store_scaled(address(exps, 0), k, added, target)
                 if not is_writable:
@@ -117,8 +121,11 @@ def _store_four(columns, j, a, b, c, d):
 
 
 @compiled
-def _fill_exps(columns, k, m, high, low, exps, ties, at):
-    """Fill exps and ties; return the maxima, NaN for rows with NaN, and the sums without and with the maximum."""
+def _fill_exps(columns, k, m, high, low, exps, next_source, next_target):
+    """Fill exps; return the maxima, NaN for rows with NaN, how often each occurs, and the sums without and with one.
+
+    Meanwhile, fetch the memory of the next tile. Without prefetching, the CPU waits for memory.
+    """
     lowest, rounder = bounds(m, high)
     z = load(columns, 0)
     e = scaled_exp(z, high, low, lowest, rounder)
@@ -126,19 +133,20 @@ def _fill_exps(columns, k, m, high, low, exps, ties, at):
     others = widened(where_less(z, m, e))
     n_less = where_less(z, m, ONE)
     for j in range(1, k):
+        prefetch(next_source, j * WIDTH)
+        prefetch(next_target, j * WIDTH)
         z = load(columns, j * WIDTH)
         e = scaled_exp(z, high, low, lowest, rounder)
         store(exps, j * WIDTH, e)
         others = others + widened(where_less(z, m, e))
         n_less = n_less + where_less(z, m, ONE)
     n_ties = np.float32(k) - n_less
-    store(ties, at, n_ties)
     unit = widened(scaled_exp(m, high, low, lowest, rounder))
     if any_above(n_ties, ONE):  # a NaN is not less than the maximum either
         for j in range(k):
             m = marked_nan(m, load(columns, j * WIDTH))
-    n_ties = widened(n_ties)
-    return m, others + (n_ties - 1.0) * unit, others + n_ties * unit
+    n_units = widened(n_ties)
+    return m, n_ties, others + (n_units - 1.0) * unit, others + n_units * unit
 
 
 @compiled

@@ -151,6 +151,7 @@ def exponentials(row, k, ahead, m, high, low, lowest, rounder, top, out, end):
     sums = widened(lanes_from(shared, e))
     for j in range(0, k - WIDTH, WIDTH):
         prefetch(row, j + ahead)
+        prefetch(out, j + ahead)
         part = scaled_exp(load(row, j), high, low, lowest, rounder)
         store(out, j, part)
         sums = sums + widened(part)
