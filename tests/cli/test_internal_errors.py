@@ -34,7 +34,7 @@ PLACES = [
     ("batchmax.parquet.fields.check_fields", SCORE),
     ("batchmax.parquet.footer._subtree", SCORE),
     ("batchmax.parquet.footer.RowGroup.chunk", SCORE),
-    ("batchmax.parquet.footer.kernels.read_integers", SCORE),
+    ("batchmax.parquet.footer.read_integers", SCORE),
     ("batchmax.parquet.footer.Footer.row_group", SCORE),
     ("batchmax.parquet.footer.read_at", SCORE),
     ("batchmax.parquet.reading.raw_pages.read_into", SCORE),

@@ -18,9 +18,9 @@ K = 5
 
 
 def table(n, seed=0, **columns):
-    """Return n rows with repeated losses, so that there are ties."""
+    """Return n rows, of which many are equal, so that there are ties."""
     rng = np.random.default_rng(seed)
-    z = rng.integers(-3, 4, (n, K)).astype(np.float32)
+    z = np.random.default_rng(7).normal(0, 2, (100, K)).astype(np.float32)[rng.integers(0, 100, n)]
     return pa.table({"id": np.arange(n), "logits": list(z), "label": rng.integers(0, K, n), **columns})
 
 
