@@ -16,8 +16,6 @@ Muller et al., Handbook of Floating-Point Arithmetic, 2nd ed., chapters 4 (two-s
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import types
 from numba.extending import overload
@@ -39,7 +37,6 @@ LOWEST_EXP = -746.0
 HIGHEST_EXP = 710.0
 HUGE = 2.0**1021
 SMALLEST_NORMAL = 2.0**-1022
-INVERSE_FACTORIALS = tuple(1 / math.factorial(n) for n in range(19))
 
 
 def shifted_logit(z, m, beta):
@@ -153,9 +150,22 @@ def expm1(x):
     """Return exp(x) - 1 of a float64 x <= 0 to about one ULP; NaN for NaN."""
     # For x > -0.7, where the difference would lose digits: the Taylor series to x**18 / 18!, with a truncation error of
     # 2**-57.
-    q = 0.0
-    for n in range(18, 1, -1):
-        q = fma(x, q, INVERSE_FACTORIALS[n])
+    q = fma(x, 1 / 6402373705728000, 1 / 355687428096000)
+    q = fma(x, q, 1 / 20922789888000)
+    q = fma(x, q, 1 / 1307674368000)
+    q = fma(x, q, 1 / 87178291200)
+    q = fma(x, q, 1 / 6227020800)
+    q = fma(x, q, 1 / 479001600)
+    q = fma(x, q, 1 / 39916800)
+    q = fma(x, q, 1 / 3628800)
+    q = fma(x, q, 1 / 362880)
+    q = fma(x, q, 1 / 40320)
+    q = fma(x, q, 1 / 5040)
+    q = fma(x, q, 1 / 720)
+    q = fma(x, q, 1 / 120)
+    q = fma(x, q, 1 / 24)
+    q = fma(x, q, 1 / 6)
+    q = fma(x, q, 1 / 2)
     return fma(x * x, q, x) if x > -0.7 else exp(x) - 1.0
 
 

@@ -15,14 +15,16 @@ from batchmax.kernels.exp import expm1, shifted_exp
 from batchmax.kernels.exp_float32 import is_ordinary, scale_parts, scaled_unit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled
+from batchmax.kernels.ranking import predict_tile, rank_tile
 from batchmax.kernels.simd import WIDTH, address, lanes_from, largest, load, total, where_less, widened
-from batchmax.kernels.softmax import MAX_TALL_CLASSES, block_count, block_rows
+from batchmax.kernels.softmax import block_count, block_rows
 from batchmax.kernels.softmax_float32 import exponentials, prepare
+from batchmax.kernels.tiles import FEW_CLASSES, LANES, fill_tile
 
 
 def metric_rows(logits: Any, *arguments: Any) -> None:
     """Compute row metrics with the kernel for these logits; see :func:`metrics`."""
-    is_wide = logits.dtype == np.float32 and logits.shape[1] > MAX_TALL_CLASSES["float32"]
+    is_wide = logits.dtype == np.float32 and logits.shape[1] > FEW_CLASSES
     (metrics_single if is_wide else metrics)(logits, *arguments)
 
 
@@ -90,24 +92,59 @@ def metrics(z, labels, beta, maxima, rests, nll, pred, rank, brier):
     rows = block_rows(z)
     for block in prange(block_count(z)):
         before = exchange_float_mode(STANDARD)
-        terms = new_terms(k)
-        for i in range(block * rows, min(n, (block + 1) * rows)):
-            if rests[i] != rests[i]:
-                pred[i], rank[i], brier[i] = -1, 0, np.nan
-                continue
-            m = z.dtype.type(maxima[i])
-            y = labels[i]
-            is_class = 0 <= y < k
-            threshold = z[i, y] if is_class else m
-            best = k
-            above = 1
-            for j in range(k):
-                best = min(best, j if z[i, j] == m else k)
-                above += (z[i, j] > threshold) | ((z[i, j] == threshold) & (j < y))
-            pred[i] = best
-            rank[i] = above if is_class else 0
-            brier[i] = _brier(_squares(z, i, m, beta, terms), rests[i], nll[i])
+        end = min(n, (block + 1) * rows)
+        if k <= FEW_CLASSES:
+            tile, rows_of_tile = np.zeros((k, LANES), z.dtype), np.empty((5, LANES), z.dtype)
+            squares = np.empty(LANES)
+            for first in range(block * rows, end, LANES):
+                count = min(LANES, end - first)
+                fill_tile(z, first, count, tile)
+                _metrics_of_tile(
+                    tile, first, count, labels, beta, maxima, rests, nll, rows_of_tile, squares, pred, rank, brier
+                )
+        else:
+            terms = new_terms(k)
+            for i in range(block * rows, end):
+                _metrics_of_row(z, i, labels, beta, maxima, rests, nll, terms, pred, rank, brier)
         exchange_float_mode(before)
+
+
+@compiled
+def _metrics_of_row(z, i, labels, beta, maxima, rests, nll, terms, pred, rank, brier):
+    k = z.shape[1]
+    if rests[i] != rests[i]:
+        pred[i], rank[i], brier[i] = -1, 0, np.nan
+        return
+    m = z.dtype.type(maxima[i])
+    y = labels[i]
+    is_class = 0 <= y < k
+    threshold = z[i, y] if is_class else m
+    best = k
+    above = 1
+    for j in range(k):
+        best = min(best, j if z[i, j] == m else k)
+        above += (z[i, j] > threshold) | ((z[i, j] == threshold) & (j < y))
+    pred[i] = best
+    rank[i] = above if is_class else 0
+    brier[i] = _brier(_squares(z, i, m, beta, terms), rests[i], nll[i])
+
+
+@compiled
+def _metrics_of_tile(tile, first, count, labels, beta, maxima, rests, nll, rows, squares, pred, rank, brier):
+    ms, best = rows[0], rows[1]
+    predict_tile(tile, first, count, maxima, ms, best)
+    rank_tile(tile, first, count, labels, rests, rows[2], rows[3], rows[4], rank)
+    for r in range(LANES):
+        squares[r] = 0.0
+    for j in range(tile.shape[0]):
+        for r in range(LANES):
+            squares[r] += shifted_exp(tile[j, r], ms[r], 2.0 * beta)
+    for r in range(count):
+        i = first + r
+        pred[i] = np.int32(best[r]) if rests[i] == rests[i] else np.int32(-1)
+    for r in range(count):
+        i = first + r
+        brier[i] = _brier(squares[r], rests[i], nll[i])
 
 
 @kernel("in real[:,:], in real[:,:], float64, in float64[:], in float64[:], out float64[:]")
@@ -140,7 +177,8 @@ def _brier(squares, rest, nll):
     # 1 - p of the label is computed from the loss, which keeps its digits if p is near 1.
     lacking = 0.0 - expm1(-nll)
     others = squares / ((1.0 + rest) * (1.0 + rest)) - (1.0 - lacking) * (1.0 - lacking)
-    return max(others, 0.0) + lacking * lacking if nll == nll else np.nan
+    others = others if others > 0.0 else 0.0
+    return others + lacking * lacking if nll == nll else np.nan
 
 
 @compiled

@@ -16,7 +16,7 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.exp import log1p, shifted_exp
+from batchmax.kernels.exp import log, shifted_exp
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.softmax import block_count, block_rows
@@ -44,26 +44,29 @@ def sample_rows(z, beta, maxima, rests, seed, first_row, classes):
     rows = block_rows(z)
     for block in prange(block_count(z)):
         before = exchange_float_mode(STANDARD)
+        times = np.empty(z.shape[1])
         for i in range(block * rows, min(z.shape[0], (block + 1) * rows)):
             classes[i] = -1
             if rests[i] == rests[i]:
                 row_seed = split_mix(split_mix(seed, np.uint64(0)), first_row + np.uint64(i))
-                classes[i] = _first_of_race(z, i, z.dtype.type(maxima[i]), beta, row_seed)
+                classes[i] = _first_of_race(z, i, z.dtype.type(maxima[i]), beta, row_seed, times)
         exchange_float_mode(before)
 
 
 @compiled
-def _first_of_race(z, i, m, beta, row_seed):
+def _first_of_race(z, i, m, beta, row_seed, times):
     k = z.shape[1]
-    times = np.empty(k)
     for j in range(k):
         bits = split_mix(row_seed, np.uint64(j))
         # u is above 0 and below 1, so E_j is neither 0 nor infinite.
         u = (np.float64(np.int64(bits >> np.uint64(11))) + 0.5) * UNIT
-        times[j] = log1p(1.0 / u - 1.0) / shifted_exp(z[i, j], m, beta)
-    best = 0
-    for j in range(1, k):
-        best = j if times[j] < times[best] else best
+        times[j] = -log(u) / shifted_exp(z[i, j], m, beta)
+    least = times[0]
+    for j in range(k):
+        least = times[j] if times[j] < least else least
+    best = k
+    for j in range(k):
+        best = min(best, j if times[j] == least else k)
     return best
 
 

@@ -3,11 +3,13 @@
 import numpy as np
 from numba import prange
 
+from batchmax.kernels.compensated_sums import sum_terms
 from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.exp import log1p, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, plain
-from batchmax.kernels.softmax import LANES, add_exactly, block_count, block_rows
+from batchmax.kernels.softmax import add_exactly, block_count, block_rows, sum_lanes
+from batchmax.kernels.tiles import FEW_CLASSES, LANES, fill_tile
 
 
 @kernel("in real[:,:], in real[:,:], in float64[:], float64, float64, in float64[:], in float64[:], out float64[:]")
@@ -28,32 +30,81 @@ def soft_cross_entropy(z, targets, class_weights, smoothing, beta, maxima, rests
         In nats. For a logit of -inf, a class with t_j = 0 adds 0, and any other adds +inf. NaN if the row has no
         probabilities.
     """
+    n, k = z.shape
     rows = block_rows(z)
+    parts = (1.0 - smoothing) * class_weights, smoothing / k * class_weights
     for block in prange(block_count(z)):
         before = exchange_float_mode(STANDARD)
-        for i in range(block * rows, min(z.shape[0], (block + 1) * rows)):
-            m = z.dtype.type(maxima[i])
-            losses[i] = _row_loss(z, targets, i, class_weights, smoothing, beta, m, rests[i])
+        end = min(n, (block + 1) * rows)
+        terms, lanes = np.empty((1, (k + LANES - 1) // LANES * LANES)), np.zeros((4, LANES))
+        if k <= FEW_CLASSES:
+            tile, tile_targets = np.zeros((k, LANES), z.dtype), np.zeros((k, LANES), z.dtype)
+            for first in range(block * rows, end, LANES):
+                count = min(LANES, end - first)
+                fill_tile(z, first, count, tile)
+                if targets.shape[0] != 0:
+                    fill_tile(targets, first, count, tile_targets)
+                _losses_of_tile(tile, tile_targets, first, count, parts, beta, maxima, rests, lanes, losses)
+        else:
+            for i in range(block * rows, end):
+                losses[i] = _row_loss(z, targets, i, parts, beta, z.dtype.type(maxima[i]), rests[i], terms, lanes)
         exchange_float_mode(before)
 
 
 @compiled
-def _row_loss(z, targets, i, class_weights, smoothing, beta, m, rest):
-    if rest != rest:
-        return np.nan
+def _term(x, m, target, weight, uniform, beta, log_sum):
+    t = weight * target + uniform
+    high, low = shifted_logit(x, m, beta)
+    return 0.0 if t == 0.0 else t * ((log_sum - low) - high)
+
+
+@compiled
+def _losses_of_tile(tile, targets, first, count, parts, beta, maxima, rests, rows, losses):
+    weights, uniforms = parts
+    sums, lost, ms, log_sums = rows[0], rows[1], rows[2], rows[3]
+    for r in range(count):
+        ms[r] = maxima[first + r]
+        log_sums[r] = log1p(rests[first + r])
+    for r in range(LANES):
+        sums[r] = 0.0
+        lost[r] = 0.0
+    for j in range(tile.shape[0]):
+        weight, uniform = weights[j], uniforms[j]
+        for r in range(LANES):
+            m = tile.dtype.type(ms[r])
+            term = _term(tile[j, r], m, np.float64(targets[j, r]), weight, uniform, beta, log_sums[r])
+            sums[r], lost[r] = add_exactly(sums[r], lost[r], term)
+    for r in range(count):
+        losses[first + r] = _sum(sums[r], lost[r], rests[first + r])
+
+
+@compiled
+def _row_loss(z, targets, i, parts, beta, m, rest, terms, lanes):
+    weights, uniforms = parts
     k = z.shape[1]
     log_sum = log1p(rest)
-    lanes = np.zeros((2, LANES), np.float64)
-    for start in range(0, k, LANES):
-        for lane in range(min(LANES, k - start)):
-            j = start + lane
-            y = np.float64(targets[i, j]) if targets.shape[0] != 0 else 0.0
-            t = class_weights[j] * ((1.0 - smoothing) * y + smoothing / k)
-            high, low = shifted_logit(z[i, j], m, beta)
-            term = 0.0 if t == 0.0 else t * ((log_sum - low) - high)
-            lanes[0, lane], lanes[1, lane] = add_exactly(lanes[0, lane], lanes[1, lane], term)
-    total = 0.0
-    lost = 0.0
+    # Each loop does one thing, so that it vectorizes. Terms are padded with zeros to whole groups of 64.
+    for j in range(k, terms.shape[1]):
+        terms[0, j] = 0.0
+    if targets.shape[0] != 0:
+        for j in range(k):
+            terms[0, j] = _term(z[i, j], m, np.float64(targets[i, j]), weights[j], uniforms[j], beta, log_sum)
+    else:
+        for j in range(k):
+            terms[0, j] = _term(z[i, j], m, 0.0, weights[j], uniforms[j], beta, log_sum)
+    if z.itemsize == 4:  # the terms aren't negative, so a plain sum in float64 is exact enough for a float32 loss
+        return _sum(sum_terms(terms), 0.0, rest)
     for lane in range(LANES):
-        total, lost = add_exactly(total, lost + lanes[1, lane], lanes[0, lane])
-    return plain(total + lost if total - total == 0.0 else total)
+        lanes[0, lane] = 0.0
+        lanes[1, lane] = 0.0
+    for start in range(0, k, LANES):
+        for lane in range(LANES):
+            lanes[0, lane], lanes[1, lane] = add_exactly(lanes[0, lane], lanes[1, lane], terms[0, start + lane])
+    total, lost = sum_lanes(lanes)
+    return _sum(total, lost, rest)
+
+
+@compiled
+def _sum(total, lost, rest):
+    whole = total + lost if total - total == 0.0 else total
+    return plain(whole if rest == rest else np.nan)

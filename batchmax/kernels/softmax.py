@@ -24,11 +24,11 @@ from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, fma, maximum, plain
 from batchmax.kernels.row_losses import SOME_TIE, block_losses, why_nan
+from batchmax.kernels.tiles import LANES
 
 MAX_TALL_CLASSES = {"float32": 48, "float64": 32}
 """Rows with up to this many classes are processed across rows; the limits were measured."""
 
-LANES = 64
 BLOCK_BYTES = 1 << 17
 
 
@@ -175,10 +175,21 @@ def row_exp(z, i, m, beta, out, o, lanes):
             out[o, start + lane] = e
             ties += x == m
             lanes[0, lane], lanes[1, lane] = add_exactly(lanes[0, lane], lanes[1, lane], 0.0 if x == m else e)
-    rest, lost = np.float64(ties - 1), 0.0
-    for lane in range(LANES):
-        rest, lost = add_exactly(rest, lost + lanes[1, lane], lanes[0, lane])
+    total, lost = sum_lanes(lanes)
+    rest, lost = add_exactly(np.float64(ties - 1), lost, total)
     return rest + lost if m - m == 0.0 else np.nan
+
+
+@compiled
+def sum_lanes(lanes):
+    """Return the sum of (2, 64) lanes and what it lacks: row 0 has sums, row 1 what they lack. Overwrites the lanes."""
+    half = LANES
+    while half > 1:
+        half //= 2
+        for lane in range(half):
+            lost = lanes[1, lane] + lanes[1, lane + half]
+            lanes[0, lane], lanes[1, lane] = add_exactly(lanes[0, lane], lost, lanes[0, lane + half])
+    return lanes[0, 0], lanes[1, 0]
 
 
 @compiled

@@ -28,7 +28,8 @@ from batchmax.kernels.simd import (
     where_less,
     widened,
 )
-from batchmax.kernels.softmax import LANES, block_count, block_rows, row_exp, row_log, row_scale
+from batchmax.kernels.softmax import block_count, block_rows, row_exp, row_log, row_scale
+from batchmax.kernels.tiles import LANES
 
 TILE_BYTES = 1 << 14
 """Up to 16 rows are processed together if they fit into this many bytes."""

@@ -197,3 +197,12 @@ def test_batch_size_does_not_matter(all_outputs, monkeypatch, size):
     logits, scored = all_outputs
     for number in range(3):
         assert batchmax.verify(scored, logits, sample=9, seed=number).sampled_rows == 9
+
+
+def test_entropies_near_the_smallest_number_are_accepted(tmp_path):
+    """The entropy of a row is as accurate as its exponentials, which may be subnormal."""
+    gaps = np.random.default_rng(0).uniform(690, 745, (50, 6))
+    gaps[:, 0] = 0.0
+    pq.write_table(pa.table({"logits": list(-gaps)}), tmp_path / "z.parquet")
+    batchmax.score(str(tmp_path / "z.parquet"), str(tmp_path / "out.parquet"), outputs="entropy")
+    batchmax.verify(str(tmp_path / "out.parquet"), str(tmp_path / "z.parquet"))
