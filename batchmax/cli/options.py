@@ -192,8 +192,9 @@ durability = choice(
     get_args(score_options.Durability),
     FILES,
     "Whether the output is on the disk when the command ends",
-    more="With none, the system writes it later, as with most other tools: faster, but a power failure soon after may "
-    "leave the output, and what it replaced, empty or truncated. Killed runs are safe with both.",
+    more="With none, the system writes it later, as with most other tools. That is faster if the disk is slow, but a "
+    "power failure soon after may leave the output, or the file that it replaced, empty or truncated. A killed run is "
+    "safe with both.",
     default_text="sync",
 )
 
