@@ -15,7 +15,7 @@ from batchmax.storage import system_calls
 @pytest.mark.parametrize("durable", [True, False])
 @pytest.mark.parametrize(("blocks", "direct_blocks"), [(0.5, 0), (2, 0), (3.5, 1), (5, 3)])
 def test_only_large_durable_files_are_written_directly(tmp_path, monkeypatch, durable, blocks, direct_blocks):
-    """The blocks from ``DIRECT_BYTES`` on are written with direct I/O if the file is durable; the bytes are the same."""
+    """Durable files are written with direct I/O from ``DIRECT_BYTES`` on; the bytes are the same."""
     switches, syncs = [], []
     monkeypatch.setattr(direct_io, "DIRECT_BYTES", 2 * BLOCK_BYTES)
     monkeypatch.setattr(direct_io, "SYNC_BYTES", 4 * BLOCK_BYTES)
