@@ -28,7 +28,7 @@ BLOCKS = 6
 """Enough to keep the disk busy while the next row group is encoded."""
 
 DIRECT_BYTES = 16 << 20
-"""Size from which a durable file is written with direct I/O: below it, that is no faster (measured on ext4, NVMe)."""
+"""Size from which a durable file is written with direct I/O: below it, that is no faster (measured on ext4)."""
 
 SYNC_BYTES = 1 << 30
 """Bytes after which a durable file is synced: at most that many are lost if the machine crashes."""
