@@ -8,9 +8,11 @@
     .venv/bin/python scripts/bench.py --only jobs --cases k1000 --scale 1 --rounds 3 --peers polars,cp
     .venv/bin/python scripts/bench.py --quick                           # does it all work? figures void
     .venv/bin/python scripts/bench.py --readme                          # tables and plots again, from the results
+    .venv/bin/python scripts/bench.py --assembly                        # code of the kernels for several CPUs
 
-Each group of measurements is written to ``results.json`` when it is complete. Measurements that a run doesn't repeat
-stay as they were, so a benchmark can be run in parts. The last output is the table of targets and whether they are met.
+Each group of measurements is written to the file of this machine's CPU in ``data/bench`` when it is complete.
+Measurements that a run doesn't repeat stay as they were, so a benchmark can be run in parts. The last output is the
+table of targets and whether they are met. Tables show the CPUs that have results side by side.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import bars, tables
-from benchmarks.results import Results, these_versions, this_machine
+from benchmarks import assembly, bars, tables
+from benchmarks.results import Results, file_name, read_all, these_versions, this_machine
 from benchmarks.suites import CASES, OUTPUTS, READERS, SIZES, SUITES, WRITERS, Setting, installed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,16 +35,20 @@ RESULTS = ROOT / "data" / "bench"
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark that the arguments select, and show the results."""
     given = parse(arguments)
+    if given.assembly:
+        print(assembly.report(given.assembly, list(assembly.KERNELS)[: 1 if given.quick else None]))
+        return
     folder: Path = given.results or (given.folder / "quick-results" if given.quick else RESULTS)
-    path = folder / "results.json"
-    results = Results.read(path)
+    path = folder / file_name(this_machine())
     if not given.readme:
-        run(given, results, path)
-    plots = show(results, folder)
+        run(given, Results.read(path), path)
+    found = read_all(folder)
+    plots = show(found, folder)
     if given.readme:
-        tables.replace_section(README, tables.headline(results, plots))
-        tables.replace_section(GUIDE, tables.section(results, plots))
-    print(bars.as_text(results))
+        tables.replace_section(README, tables.headline(found, plots))
+        tables.replace_section(GUIDE, tables.section(found, plots))
+    for results in found if given.readme else [Results.read(path)]:
+        print(f"{results.label}\n{bars.as_text(results)}")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -84,9 +90,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=temporary, help=f"of inputs, which are kept, and outputs; default: {temporary}"
     )
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="of results.json; default: data/bench")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="of results and tables; default: data/bench")
     parser.add_argument("--keep", action="store_true", help="the files of the size series, too")
     parser.add_argument("--quick", action="store_true", help="tiny inputs, one round, results under --folder")
+    parser.add_argument(
+        "--assembly",
+        **{**some_of(list(assembly.CPUS)), "default": None, "const": list(assembly.CPUS), "nargs": "?"},  # type: ignore[arg-type]
+    )
     parser.add_argument("--readme", action="store_true", help="measure nothing; write tables, plots, README and guide")
     given = parser.parse_args(arguments)
     if given.rounds < 1:
@@ -129,14 +139,15 @@ def run(given: argparse.Namespace, results: Results, path: Path) -> None:
             results.write(path)
 
 
-def show(results: Results, folder: Path) -> list[str]:
-    """Write the page of all figures, draw the plots, and return the names of the plots that exist."""
+def show(found: list[Results], folder: Path) -> list[str]:
+    """Write the page of all figures, draw the plots of the first CPU, and return the names of the plots that exist."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "README.md").write_text(tables.everything(results), encoding="utf-8")
+    (folder / "README.md").write_text(tables.everything(found), encoding="utf-8")
     try:
         from benchmarks import plots
 
-        plots.draw(results, folder)
+        for results in found[:1]:
+            plots.draw(results, folder)
     except ModuleNotFoundError as missing:
         print(f"no plots are drawn: {missing}", file=sys.stderr)
     return [name for name in tables.PLOTS if (folder / name).exists()]

@@ -186,6 +186,18 @@ compression = choice(
     default_text="as the logits",
 )
 
+durability = choice(
+    "--durability",
+    "LEVEL",
+    get_args(score_options.Durability),
+    FILES,
+    "Whether the output is on the disk when the command ends",
+    more="With none, the system writes it later, as with most other tools. That is faster if the disk is slow, but a "
+    "power failure soon after may leave the output, or the file that it replaced, empty or truncated. A killed run is "
+    "safe with both.",
+    default_text="sync",
+)
+
 row_group_size = option(
     "--row-group-size",
     FILES,

@@ -79,7 +79,9 @@ def _destination(out: str, options: ScoreOptions, *, can_stream: bool = False) -
             where="--fail-if",
             remedy="name a folder that all nodes see, or check the output with batchmax evaluate --fail-if",
         )
-    return make_destination(out, options.if_exists, storage=options.storage_options, gated=gated)
+    return make_destination(
+        out, options.if_exists, storage=options.storage_options, gated=gated, durable=options.is_durable
+    )
 
 
 def parse_shard(text: str) -> tuple[int, int]:

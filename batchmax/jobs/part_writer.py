@@ -71,11 +71,11 @@ class PartWriter:
             stage.restore(completed.state)
         with contextlib.ExitStack() as stack:
             like = self.source.files[0] if self.source.files else None
-            rejects = None
+            durable, rejects = commit.main.staging.durable, None
             if commit.rejects is not None:
                 path = commit.rejects.staging.output
-                rejects = stack.enter_context(self._sink(path, like, workers, completed.rejects, rejects=True))
-            sink = stack.enter_context(self._sink(commit.main.staging.output, like, workers, completed.file))
+                rejects = stack.enter_context(self._sink(path, like, workers, durable, completed.rejects, rejects=True))
+            sink = stack.enter_context(self._sink(commit.main.staging.output, like, workers, durable, completed.file))
             chunks = self.source.chunks(parts, self._reading(like, workers), completed.position)
             limit = self.source.job.options.limit
             left = None if limit is None else limit - completed.position
@@ -96,10 +96,10 @@ class PartWriter:
             path, rejects = out.new_path(part.name), None
             stack.callback(remove, path)
             if rejects_out is not None:
-                rejects = self._sink(rejects_out.new_path(part.name), like, workers, rejects=True)
+                rejects = self._sink(rejects_out.new_path(part.name), like, workers, out.durable, rejects=True)
                 stack.callback(remove, rejects.path)
                 stack.enter_context(rejects)
-            sink = stack.enter_context(self._sink(path, like, workers))
+            sink = stack.enter_context(self._sink(path, like, workers, out.durable))
             chunks = self.source.chunks([part], self._reading(like, workers))
             chunks = limited(chunks, part.rows if self.source.files else self.source.job.options.limit)
             rows = self._run(chunks, stage, sink, rejects, None, 0)
@@ -113,7 +113,11 @@ class PartWriter:
     def manifest(self, path: Path, manifest: Manifest, *, rejects: bool) -> None:
         """Write the manifest of a folder of parts or of rejected rows: it has their columns, but no rows."""
         like = self.source.files[0] if self.source.files else None
-        with ThreadPoolExecutor(1, "pages") as workers, self._sink(path, like, workers, rejects=rejects) as sink:
+        durable = self.source.job.options.is_durable
+        with (
+            ThreadPoolExecutor(1, "pages") as workers,
+            self._sink(path, like, workers, durable, rejects=rejects) as sink,
+        ):
             sink.close({MANIFEST_KEY: manifest.to_json()})
 
     def _sink(
@@ -121,6 +125,7 @@ class PartWriter:
         path: Path,
         like: InputFile | None,
         workers: ThreadPoolExecutor,
+        durable: bool,
         done: FileState | None = None,
         *,
         rejects: bool = False,
@@ -136,7 +141,7 @@ class PartWriter:
         encoder = RowGroupEncoder(
             self._stored(like, rejects=rejects), codecs, frozenset(plain), self.split and not rejects, workers.map
         )
-        return ParquetSink(path, encoder, done)
+        return ParquetSink(path, encoder, done, durable=durable)
 
     def _reading(self, like: InputFile | None, workers: ThreadPoolExecutor) -> ReadPlan:
         """Return how the source is read."""

@@ -31,7 +31,10 @@ from batchmax.storage.hive import Partitions
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
 
 OF_ONE_MACHINE = frozenset(
-    {"threads", "memory_limit", "if_exists", "shard", "engine", "fail_if", "calibration", "storage_options"}
+    {
+        *("threads", "memory_limit", "if_exists", "durability", "shard", "engine", "fail_if"),
+        *("calibration", "storage_options"),
+    }
 )
 """Options that don't affect the bytes of a part. What a calibration file contains is in other options."""
 

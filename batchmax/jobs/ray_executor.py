@@ -115,7 +115,10 @@ def make_parts(source: Source, parts: Sequence[Part], commit: Commit, progress: 
     cpus = options.threads or 1
     common = {
         "plan": plan.header(),
-        "outputs": [{"folder": str(one.parts.folder.absolute()), "uri": one.uri} for one in commit.outputs],
+        "outputs": [
+            {"folder": str(one.parts.folder.absolute()), "uri": one.uri, "durable": one.staging.durable}
+            for one in commit.outputs
+        ],
         "token": token,
         "storage": list(options.storage_options),
         "run": commit.main.run,
@@ -239,7 +242,7 @@ def _make_with_retries(plan: Plan, number: int, how: dict[str, Any]) -> Complete
 def _folder(output: dict[str, Any], how: dict[str, Any], stack: contextlib.ExitStack) -> PartFolder:
     """Return the folder of parts: the driver's, or for an output at a URI a temporary one on this machine."""
     if output["uri"] is None:
-        return PartFolder(Path(output["folder"]))
+        return PartFolder(Path(output["folder"]), durable=output["durable"])
     here = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchmax-"))
     parts = RemoteParts(Path(here), store_of(output["uri"], how["storage"]), how["run"])
     parts.create()

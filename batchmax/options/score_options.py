@@ -33,6 +33,7 @@ FloatName = Literal["float32", "float64", "float16"]
 IfExists = Literal["error", "overwrite", "resume"]
 Engine = Literal["local", "ray"]
 Compression = Literal["snappy", "zstd", "lz4", "gzip", "brotli", "none"]
+Durability = Literal["sync", "none"]
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - a type
 
@@ -50,6 +51,10 @@ class WriteOptions(Options):
     if_exists
         What to do if the output, or an unfinished run of this job, exists: ``error`` (the default), ``overwrite``, or
         ``resume``, which continues the run.
+    durability
+        Whether outputs are synced to the disk before they are published: ``sync`` (the default), or ``none``, which
+        leaves that to the operating system. With ``none``, a power failure soon after the run may leave the output, or
+        the file that it replaced, empty or truncated. A killed process can be resumed with both. Shards always sync.
     rejects
         The file that dropped rows are written to, with the reason. None: they aren't written.
     """
@@ -57,6 +62,7 @@ class WriteOptions(Options):
     compression: Compression | None = None
     row_group_size: int | None = None
     if_exists: IfExists = "error"
+    durability: Durability = "sync"
     rejects: str | None = None
 
     def __post_init__(self) -> None:
@@ -155,6 +161,11 @@ class ScoreOptions(ConvertOptions, InputOptions):
         lacks_order = self.top_k is not None and not activation.supports("distribution")
         what = f"activation {self.activation} has no most probable classes"
         refuse_if(lacks_order, "--top-k", what, "leave it out")
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether outputs are synced. Parts of shards are: the run that publishes them may be on another machine."""
+        return self.durability == "sync" or self.shard is not None
 
 
 def score_options(**given: Any) -> ScoreOptions:

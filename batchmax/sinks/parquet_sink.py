@@ -53,18 +53,23 @@ class ParquetSink:
         Encodes row groups; has the schema of the file.
     done
         How much of the file an earlier run has completed.
+    durable
+        Whether the file is synced; otherwise the system writes it to the disk when it wants to.
     """
 
-    def __init__(self, path: Path, encoder: RowGroupEncoder, done: FileState | None = None) -> None:
+    def __init__(
+        self, path: Path, encoder: RowGroupEncoder, done: FileState | None = None, *, durable: bool = True
+    ) -> None:
         done = done or FileState()
         self.path = path
+        self._durable = durable
         self.rows = done.rows
         self._encoder = encoder
         self._streams: SpilledColumns | None = None
         with write_errors(self.path):
             descriptor = open_again(path) if done.size else open_exclusively(path)
             self._file = os.fdopen(descriptor, "wb", buffering=0)
-            self._writer = FileWriter(descriptor, encoder.schema, CREATED_BY, (done.groups, done.size))
+            self._writer = FileWriter(descriptor, encoder.schema, CREATED_BY, (done.groups, done.size), durable=durable)
 
     def stream(self, pieces: Sequence[Piece], dtype: np.dtype[Any], n_classes: int, *, drops_last_row: bool) -> None:
         """Append tokens of matrices to the row group that :meth:`write` completes.
@@ -128,7 +133,7 @@ class ParquetSink:
             self._writer.write_rest()
 
     def close(self, metadata: Mapping[str, str] = MappingProxyType({})) -> int:
-        """Finish the file, make it durable, check its footer, and return its size.
+        """Finish the file, make it durable if it should be, check its footer, and return its size.
 
         ``metadata`` are added to the footer, together with those of the schema.
 
@@ -140,7 +145,8 @@ class ParquetSink:
         with write_errors(self.path):
             self._writer.finish(metadata)
             self._writer.close()
-            system_calls.sync(self._file.fileno())
+            if self._durable:
+                system_calls.sync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             self._file.close()
             written = read_footer(self.path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchmax.errors import OutputError, UsageError
 from batchmax.storage import system_calls
-from batchmax.storage.files import hidden_sibling, open_exclusively, sync_folder
+from batchmax.storage.files import hidden_sibling, open_exclusively, sync_path
 from batchmax.storage.object_store import store_of
 from batchmax.storage.output_paths import (
     make_parents,
@@ -106,7 +106,7 @@ class TextFile:
                 temporary.unlink(missing_ok=True)
             remove_empty(parents)
         with contextlib.suppress(OSError):
-            sync_folder(self.path.parent)
+            sync_path(self.path.parent)
         return len(content)
 
     def _put(self, temporary: Path) -> None:

@@ -24,9 +24,16 @@ def open_again(path: Path) -> int:
     return os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_tree(path: Path) -> None:
+    """Make a file durable, or a folder with everything in it; do nothing if it doesn't exist."""
+    for found in [*path.rglob("*"), path]:
+        if found.exists():
+            sync_path(found)
+
+
+def sync_path(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         system_calls.sync(descriptor)
     finally:

@@ -89,6 +89,13 @@ def bars() -> list[Bar]:
         for case, limit, aim in (("k1000", 3, 4), ("k32k", 6, 8), ("k10", 1.7, 2.5)):
             value = job_ratio(case, scale, "snappy", ["polars"], ours)
             found.append(Bar(f"{case}, {at}: Polars' time / ours", limit, aim, value))
+            for what, theirs, mine, least in (
+                ("both synced", "polars-sync", "batchmax", 4),
+                ("neither synced", "polars", "batchmax-none", 5),
+            ):
+                limited = least if case != "k10" else None
+                value = job_ratio(case, scale, "snappy", [theirs], [mine])
+                found.append(Bar(f"{case}, {at}, {what}: Polars' time / ours", limited, None, value))
         for case in ("k1000", "k32k"):
             value = job_ratio(case, scale, "snappy", torches, ours)
             found.append(Bar(f"{case}, {at}: the best PyTorch script's time / ours", 4, 5, value))

@@ -3,6 +3,7 @@
 ::
 
     peers.py NAME SOURCE TARGET CODEC CLASSES    # read SOURCE, write id, label, probs and loss to TARGET
+    peers.py … CLASSES sync                      # … and make TARGET durable
     peers.py check OURS THEIRS                   # exit 1, saying what differs, unless both hold the same
 
 Names that end in ``-sequences`` read one sequence a row (nested lists of logits, a list of labels) and write id, the
@@ -15,6 +16,7 @@ where a library allows it. Buffers are reused where a library accepts them.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -307,8 +309,12 @@ def main(arguments: list[str]) -> None:
     if name in CHECKS:
         CHECKS[name](*rest)
     else:
-        source, target, codec, n_classes = rest
+        source, target, codec, n_classes, *then = rest
         PEERS[name](source, target, codec, int(n_classes))
+        for path in (target, os.path.dirname(target)) if then == ["sync"] else ():  # noqa: PTH120 - imports little
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measurements in ``results.json``: medians, all single figures, the machine, and the versions.
+"""Measurements, in a file for each type of CPU: medians, all single figures, the machine, and the versions.
 
 A run of some suites adds to the file, so a long benchmark can be run in parts. This module doesn't know how figures are
 measured, shown or compared with targets.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 
 def measurement(contender: Contender | None, **where: Any) -> dict[str, Any]:
-    """Return an entry of ``results.json``: ``where``, the time, and the measurements or the failure of the runs."""
+    """Return an entry of the results: ``where``, the time, and the measurements or the failure of the runs."""
     entry = {**where, "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     if contender is None:
         return entry
@@ -54,7 +55,9 @@ def measurement(contender: Contender | None, **where: Any) -> dict[str, Any]:
 
 
 def this_machine() -> dict[str, Any]:
-    """Return the processor, the number of usable cores, the memory in bytes, and the operating system."""
+    """Return the processor, LLVM's name of it, its vectors, the usable cores, the memory in bytes, and the system."""
+    from llvmlite import binding as llvm
+
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -63,10 +66,30 @@ def this_machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "llvm": llvm.get_host_cpu_name(),
+        "vectors": _vectors(llvm.get_host_cpu_features()),
         "cores": cores,
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _vectors(features: dict[str, bool]) -> str:
+    """Return the name of the widest vector instructions."""
+    known = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "neon": "NEON"}
+    return next((name for feature, name in known.items() if features.get(feature)), "no vectors")
+
+
+def file_name(machine: dict[str, Any]) -> str:
+    """Return the name of the file for the results of a machine: ``znver5-amd-epyc.json``."""
+    words = re.sub(r"[^a-z0-9]+", "-", f"{machine['llvm']} {machine['cpu']}".lower()).strip("-")
+    return f"{words}.json"
+
+
+def read_all(folder: Path) -> list[Results]:
+    """Return the results of all CPUs in a folder, those with the most measurements first."""
+    found = [Results.read(path) for path in sorted(folder.glob("*.json"))]
+    return sorted(found, key=lambda results: -len(results.measurements))
 
 
 def these_versions() -> dict[str, str]:
@@ -87,6 +110,11 @@ class Results:
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     measurements: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The CPU in a few words: ``AMD EPYC (znver5, AVX-512)``."""
+        return "{cpu} ({llvm}, {vectors})".format(**self.machine) if self.machine else ""
 
     @classmethod
     def read(cls, path: Path) -> Results:

@@ -1,6 +1,6 @@
 """Suites of the benchmark: jobs, sequences, kernels, start-up, a series of sizes, and the cost of safety.
 
-Each suite is a function from a `Setting` to measurements: dictionaries for ``results.json``, by keys such as
+Each suite is a function from a `Setting` to measurements: dictionaries for the results, by keys such as
 ``jobs/k1000/4/snappy/polars``. This module knows commands and files; `processes` measures them, `results` keeps the
 figures, and `bars` defines the targets.
 """
@@ -28,6 +28,8 @@ UNSAFE = str(SCRIPTS / "benchmarks" / "unsafe.py")
 CASES = {"k10": (10_000_000, 10), "k1000": (400_000, 1000), "k32k": (12_000, 32_000)}
 """Rows and classes of each input at scale 1: 0.4, 1.6 and 1.5 GB of logits. A further case is ``digits``."""
 WRITERS = ["polars", "duckdb", "torch", "torch-ahead", "scipy", "pyarrow-copy"]
+SYNCED = ["cp", "cp-out", "polars", "duckdb", "torch", "torch-ahead"]
+"""Contenders that also run with their output synced at the end, as batchmax does by default: ``polars-sync``."""
 SEQUENCE_WRITERS = ["polars", "torch", "torch-ahead"]
 SEQUENCES = (40, 512, 32_000)
 """Sequences, tokens of each, and classes: 2.6 GB of logits."""
@@ -141,6 +143,8 @@ def race_jobs(setting: Setting, source: Path, n_classes: int, output: str) -> li
     score = batchmax("score", source, "--quiet", *options[output])
     add = partial(Contender, source=source, target=target)
     found = [add("batchmax", [*score, "-o", str(target)])]
+    if output != "loss":
+        found.append(add("batchmax-none", [*score, "--durability", "none", "-o", str(target)]))
     if output != "none":
         found += [add(f"batchmax-{n}", [*score, "--threads", str(n), "-o", str(target)]) for n in setting.threads]
 
@@ -158,9 +162,10 @@ def race_jobs(setting: Setting, source: Path, n_classes: int, output: str) -> li
 
     try:
         if "cp" in setting.peers and output != "loss":
-            found.append(add("cp", ["cp", str(source), str(target)]))
-            if ours.exists():
-                found.append(add("cp-out", ["cp", str(ours), str(target)], source=ours))
+            for name, path in [("cp", source), ("cp-out", ours)][: 2 if ours.exists() else 1]:
+                found.append(add(name, ["cp", str(path), str(target)], source=path))
+                synced = ["sh", "-c", 'cp "$0" "$1" && sync "$1" "${1%/*}"', str(path), str(target)]
+                found.append(add(f"{name}-sync", synced, source=path))
         for peer in setting.peers:
             if peer not in (READERS if output == "loss" else WRITERS):
                 continue
@@ -168,7 +173,10 @@ def race_jobs(setting: Setting, source: Path, n_classes: int, output: str) -> li
             if output == "loss":
                 found.append(add(peer, command, target=None))
             else:
-                found.append(add(peer, command, inspect=None if peer == "pyarrow-copy" else agrees))
+                inspect = None if peer == "pyarrow-copy" else agrees
+                found.append(add(peer, command, inspect=inspect))
+                if peer in SYNCED:
+                    found.append(add(f"{peer}-sync", [*command, "sync"], inspect=inspect))
         setting.race(found)
     finally:
         remove(ours)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,23 @@ PLOTS = {
 }
 WHO = {
     "batchmax": "**batchmax**",
+    "batchmax-none": "batchmax, `--durability none`",
     "batchmax-2": "batchmax, 2 threads",
     "batchmax-1": "batchmax, 1 thread",
     "polars": "Polars, streaming",
+    "polars-sync": "Polars, streaming, then fsync",
     "duckdb": "DuckDB, SQL",
+    "duckdb-sync": "DuckDB, SQL, then fsync",
     "torch": "PyTorch and pyarrow",
+    "torch-sync": "PyTorch and pyarrow, then fsync",
     "torch-ahead": "PyTorch and pyarrow, reading ahead",
+    "torch-ahead-sync": "PyTorch and pyarrow, reading ahead, then fsync",
     "scipy": "SciPy and pyarrow",
     "pyarrow-copy": "pyarrow, no arithmetic",
     "cp": "`cp` of the input",
+    "cp-sync": "`cp` of the input, then fsync",
     "cp-out": "`cp` of the output",
+    "cp-out-sync": "`cp` of the output, then fsync",
     "pyarrow-read": "pyarrow, only reading the logits",
     "pyarrow-scan": "pyarrow dataset, only reading the logits",
 }
@@ -76,15 +84,21 @@ def job_cell(results: Results, key: str) -> str:
     return failed(entry) or ("–" if seconds is None or peak is None else f"{number(seconds)} s, {peak / 1e9:.2f} GB")
 
 
-def jobs(results: Results, scale: int, output: str, cases: list[str]) -> str:
-    """Return the table of one group of jobs, without peers that weren't measured."""
-    measured = {one["who"] for one in results.of_suite("jobs") if (one["scale"], one["output"]) == (scale, output)}
+def jobs(found: Sequence[Results], scale: int, output: str, cases: list[str]) -> str:
+    """Return the table of one group of jobs, the CPUs side by side, without peers that weren't measured."""
+    measured = {
+        one["who"]
+        for results in found
+        for one in results.of_suite("jobs")
+        if (one["scale"], one["output"]) == (scale, output)
+    }
     rows = [
-        [words, *(job_cell(results, f"jobs/{case}/{scale}/{output}/{who}") for case in cases)]
+        [words, *(job_cell(results, f"jobs/{case}/{scale}/{output}/{who}") for case in cases for results in found)]
         for who, words in WHO.items()
         if who in measured or who == "batchmax"
     ]
-    return table(["", *(CASES[case] for case in cases)], rows)
+    heads = [CASES[case] + (f", {results.label}" if len(found) > 1 else "") for case in cases for results in found]
+    return table(["", *heads], rows)
 
 
 def sequences(results: Results) -> str:
@@ -153,29 +167,35 @@ def startup(results: Results) -> str:
     return table(["", "seconds"], [[words, number(results.median(f"startup/{key}"))] for key, words in STARTS.items()])
 
 
-def where(results: Results) -> str:
-    """Return the machine and the versions in a sentence."""
-    if not results.machine:
-        return "Not measured yet."
+def where(found: Sequence[Results]) -> str:
+    """Return the machines and the versions, in a sentence for each machine."""
+    return " ".join(map(_where, found)) or "Not measured yet."
+
+
+def _where(results: Results) -> str:
     machine = results.machine
     names = ["Python", *(name for name in results.versions if name != "python")]
     versions = [results.versions[name.lower()] for name in names]
     libraries = ", ".join(f"{name} {version}" for name, version in zip(names, versions, strict=True))
     memory = machine["memory"] / 2**30
-    return f"Measured on {machine['cores']} cores of {machine['cpu']}, {memory:.0f} GiB, with {libraries}."
+    return f"Measured on {machine['cores']} cores of {results.label}, {memory:.0f} GiB, with {libraries}."
 
 
-def headline(results: Results, plots: list[str]) -> str:
+def headline(found: Sequence[Results], plots: list[str]) -> str:
     """Return the README's section: the largest jobs; ``plots`` are the plots that exist."""
     return f"""
-{textwrap.fill(f"{where(results)} The table has medians of the seconds and the peak memory of whole processes.", LINE)}
+{textwrap.fill(f"{where(found)} The table has medians of the seconds and the peak memory of whole processes.", LINE)}
 
-{_large_jobs(results, plots)}
+{_large_jobs(found, plots)}
 """
 
 
-def section(results: Results, plots: list[str]) -> str:
-    """Return the guide's section, starting with its first heading; ``plots`` are the plots that exist."""
+def section(found: Sequence[Results], plots: list[str]) -> str:
+    """Return the guide's section, starting with its first heading; ``plots`` are the plots that exist.
+
+    Jobs and kernels are those of all CPUs; the other tables are of the first.
+    """
+    results = found[0] if found else Results()
     large = ["k10", "k1000", "k32k"]
     safe, size_series, kernel_speed, nested = "", "", "", ""
     if results.of_suite("sequences"):
@@ -202,39 +222,45 @@ The time grows with the size of the file; the memory doesn't:
 
 {sizes(results)}{_image("sizes.png", plots)}
 """
-    for threads in thread_counts(results)[:1]:
+    if tables := [(one, threads) for one in found for threads in thread_counts(one)[:1]]:
+        of_cpus = "\n\n".join(
+            f"""Speed from memory to memory{f" on {one.label}" if len(found) > 1 else ""}, in GB/s of float32 logits \
+(threads: {threads}):
+
+{kernels(one, threads)}"""
+            for one, threads in tables
+        )
         kernel_speed = f"""
 ## Kernels
 
-Speed from memory to memory, in GB/s of float32 logits (threads: {threads}):
-
-{kernels(results, threads)}{_image("kernels.png", plots)}
+{of_cpus}{_image("kernels.png", plots)}
 """
     return f"""## Jobs
 
-{textwrap.fill(where(results), LINE)}
+{textwrap.fill(where(found), LINE)}
 
 All programs read the same files (a list of float32 logits, an id and a label; snappy; row groups of 16 MiB) and
 write id, label, probabilities and losses. The tables have the seconds and the peak resident memory of whole processes,
-including start-up: medians of interleaved runs, with the input in the page cache.
+including start-up: medians of interleaved runs, with the input in the page cache. By default, batchmax syncs its
+output to the disk; the others don't, nor does `--durability none`. Rows with fsync sync the output and its folder.
 
 To repeat the measurements, run `.venv/bin/python -m pip install -e '.[bench]'` and `.venv/bin/python scripts/bench.py`.
 All results, with their spread and CPU seconds, are in
 [data/bench]({_link("blob", "README.md")}).
 
-{_large_jobs(results, plots)}
+{_large_jobs(found, plots)}
 
 The same input, {WRITES["none"]}:
 
-{jobs(results, 4, "none", large)}
+{jobs(found, 4, "none", large)}
 
 The same input, {WRITES["loss"]}:
 
-{jobs(results, 4, "loss", large)}
+{jobs(found, 4, "loss", large)}
 
 A quarter of these rows, and `data/digits.parquet`, whose time is mostly start-up ({WRITES["snappy"]}):
 
-{jobs(results, 1, "snappy", [*large, "digits"])}
+{jobs(found, 1, "snappy", [*large, "digits"])}
 {nested}
 ## Start-up
 
@@ -242,11 +268,11 @@ A quarter of these rows, and `data/digits.parquet`, whose time is mostly start-u
 {safe}{size_series}{kernel_speed}"""
 
 
-def _large_jobs(results: Results, plots: list[str]) -> str:
+def _large_jobs(found: Sequence[Results], plots: list[str]) -> str:
     """Return the table of the largest jobs that write all outputs, with its plot."""
     return f"""6.4 GB of logits (1.6 GB with 10 classes), {WRITES["snappy"]}:
 
-{jobs(results, 4, "snappy", ["k10", "k1000", "k32k"])}{_image("jobs.png", plots)}"""
+{jobs(found, 4, "snappy", ["k10", "k1000", "k32k"])}{_image("jobs.png", plots)}"""
 
 
 def _image(name: str, plots: list[str]) -> str:
@@ -254,8 +280,12 @@ def _image(name: str, plots: list[str]) -> str:
     return f"\n\n![{PLOTS[name]}]({_link('raw', name)})" if name in plots else ""
 
 
-def everything(results: Results) -> str:
-    """Return all figures as a Markdown page: median (smallest – largest)."""
+def everything(found: Sequence[Results]) -> str:
+    """Return all figures as a Markdown page, one CPU after another: median (smallest – largest)."""
+    return "\n\n".join(["# All figures", *map(_everything, found)]) + "\n"
+
+
+def _everything(results: Results) -> str:
 
     def cell(entry: dict[str, Any], what: str, unit: float) -> str:
         if what not in entry:
@@ -263,22 +293,22 @@ def everything(results: Results) -> str:
         low, middle, high = (number(entry[what][name] / unit) for name in ("min", "median", "max"))
         return f"{middle} ({low} – {high})"
 
-    parts = [f"# All figures\n\n{where(results)} Median (smallest – largest)."]
+    parts = [f"{_where(results)} Median (smallest – largest)."]
     for suite in ("jobs", "sequences", "startup", "sizes"):
-        found = {key: entry for key, entry in results.measurements.items() if entry["suite"] == suite}
+        entries = {key: entry for key, entry in results.measurements.items() if entry["suite"] == suite}
         rows = [
             [
                 key.removeprefix(f"{suite}/"),
                 *(cell(entry, what, unit) for what, unit in (("seconds", 1), ("cpu", 1), ("peak", 1e9))),
                 str(len(entry.get("seconds", {}).get("all", []))),
             ]
-            for key, entry in found.items()
+            for key, entry in entries.items()
         ]
         parts.append(f"## {suite}\n\n" + table(["", "seconds", "CPU seconds", "peak, GB", "runs"], rows))
     scales = sorted({one["scale"] for one in results.of_suite("safety")})
     parts += [f"## cost of durability, k1000, {scale} × rows\n\n{safety(results, scale)}" for scale in scales]
     parts += [f"## kernels, threads: {n}, GB/s\n\n{kernels(results, n)}" for n in thread_counts(results)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def _link(view: str, name: str) -> str:

@@ -65,7 +65,6 @@ PLACES = [
     ("batchmax.sinks.codecs.input_codecs", SCORE),
     ("batchmax.storage.system_calls.sync", SCORE),
     ("batchmax.storage.system_calls.sync_data", SCORE),
-    ("batchmax.storage.system_calls.set_direct", SCORE),
     ("batchmax.parquet.writing.direct_io.DirectWriter.write", SCORE),
     ("batchmax.parquet.writing.direct_io.DirectWriter._flush", SCORE),
     ("batchmax.parquet.writing.file_writer.FileWriter.append", SCORE),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.kill_commands import GATE, OVERWRITE, RESUME, SCORE
+from tests.faults.kill_commands import GATE, NO_SYNC, OVERWRITE, RESUME, SCORE
 from tests.support.processes import HANGS
 
 FOREIGN = ("a foreign file",)
@@ -45,6 +45,12 @@ def scenarios():
                 shards = [(*first, "--shard", f"{number}/2") for number in range(2)]
                 found[f"{name}, a shard"] = Scenario((*before, shards[0]), shards[1], resumes)
                 found[f"{name}, of shards"] = Scenario((*before, *shards), resumes, resumes)
+    for out, rejects in [("o.parquet", "r.parquet"), ("o", "r")]:
+        words = (*SCORE, "-o", out, "--rejects", rejects)
+        kind = "file" if out.endswith(".parquet") else "folder"
+        found[f"{kind} and rejects, without syncs"] = Scenario((), (*words, *NO_SYNC), (*words, *NO_SYNC, *RESUME))
+        found[f"{kind} and rejects, without syncs, then with"] = Scenario((), (*words, *NO_SYNC), (*words, *RESUME))
+        found[f"{kind} and rejects, with syncs, then without"] = Scenario((), words, (*words, *NO_SYNC, *RESUME))
     words = (*SCORE, "-o", "o.parquet")
     found["file, over a foreign one"] = Scenario((FOREIGN,), (*words, *OVERWRITE), (*words, *RESUME))
     deep = (*SCORE, "-o", "new/folders/o", "--rejects", "other/new/r")
@@ -58,6 +64,7 @@ IN_DEFAULT_RUN = {
     "folder and rejects, over another, held back, then released": 11,
     "folder, over another, of shards": 9,
     "folder and rejects, in new folders": 17,
+    "folder and rejects, without syncs, then with": 13,
 }
 """Scenarios of the default run, and the step between its kill points."""
 

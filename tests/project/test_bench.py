@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -17,9 +18,9 @@ from tests.support.requirements import package
 
 sys.path.append(str(ROOT / "scripts"))
 
-from benchmarks import bars, peers, suites, tables
+from benchmarks import assembly, bars, peers, suites, tables
 from benchmarks.processes import Contender, Failed, measure, run_rounds
-from benchmarks.results import Results, measurement, spread, these_versions, this_machine
+from benchmarks.results import Results, file_name, measurement, read_all, spread, these_versions, this_machine
 
 BENCH = ROOT / "scripts" / "bench.py"
 PYTHON = sys.executable
@@ -27,7 +28,10 @@ PYTHON = sys.executable
 
 def some_results():
     """Return results with every kind of measurement, and one failed run."""
-    found = Results({"cpu": "a processor", "cores": 2, "memory": 2**34, "system": "x"}, {"python": "3", "numba": "1"})
+    found = Results(
+        {"cpu": "a processor", "llvm": "a1", "vectors": "AVX2", "cores": 2, "memory": 2**34, "system": "x"},
+        {"python": "3", "numba": "1"},
+    )
     for scale in (1, 4):
         for case in ("k10", "k1000", "k32k"):
             for output in ("snappy", "none"):
@@ -65,7 +69,7 @@ def some_results():
 def test_documents_show_the_results(path, section):
     """The documents have what ``bench.py --readme`` makes of the stored results and plots."""
     folder = ROOT / "data" / "bench"
-    results = Results.read(folder / "results.json")
+    results = read_all(folder)
     text = (ROOT / path).read_text()
     if section is None:
         assert text == tables.everything(results)
@@ -88,7 +92,7 @@ def test_a_section_replaces_the_one_before(tmp_path):
 
 def test_tables_show_medians_and_failures():
     """A cell holds the median time and peak memory, a dash if nothing was measured, and a word if a run failed."""
-    table = tables.jobs(some_results(), 4, "snappy", ["k10", "k32k", "digits"]).splitlines()
+    table = tables.jobs([some_results()], 4, "snappy", ["k10", "k32k", "digits"]).splitlines()
     cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table}
     assert cells["**batchmax**"] == ["2.00 s, 0.30 GB", "2.00 s, 0.30 GB", "–"]
     assert cells["DuckDB, SQL"] == ["–", "too long", "–"]
@@ -99,14 +103,33 @@ def test_sequences_are_shown_where_they_were_measured():
     """The section has a table of sequences with every contender, or doesn't mention them if they weren't measured."""
     results = some_results()
     assert "| Polars, streaming | 9.00 s, 0.30 GB |" in tables.sequences(results)
-    assert tables.sequences(results) in tables.section(results, [])
-    assert "sequences" not in tables.section(Results(), [])
+    assert tables.sequences(results) in tables.section([results], [])
+    assert "sequences" not in tables.section([], [])
+
+
+def test_cpus_are_shown_side_by_side(tmp_path):
+    """Each CPU has its file and its columns of jobs, which name it; the one with the most measurements is the first."""
+    one, other = some_results(), some_results()
+    other.machine |= {"cpu": "Another  CPU @ 2.5", "llvm": "b2", "vectors": "AVX-512"}
+    other.measurements = {key: entry for key, entry in other.measurements.items() if "/k32k/" not in key}
+    assert [file_name(results.machine) for results in (one, other)] == [
+        "a1-a-processor.json",
+        "b2-another-cpu-2-5.json",
+    ]
+    for results in (one, other):
+        results.write(tmp_path / file_name(results.machine))
+    found = read_all(tmp_path)
+    assert [results.label for results in found] == ["a processor (a1, AVX2)", "Another  CPU @ 2.5 (b2, AVX-512)"]
+    table = tables.jobs(found, 4, "snappy", ["k1000", "k32k"]).splitlines()
+    assert table[0].startswith("|  | 1000 classes, a processor (a1, AVX2) | 1000 classes, Another")
+    assert table[2] == "| **batchmax** | 2.00 s, 0.30 GB | 2.00 s, 0.30 GB | 2.00 s, 0.30 GB | – |"
+    assert all(results.label in tables.section(found, []) for results in found)
 
 
 def test_the_page_of_all_figures_holds_every_measurement():
     """The page of all results has a row for each measurement, with the spread next to the median."""
     results = some_results()
-    page = tables.everything(results)
+    page = tables.everything([results])
     for key in results.measurements:
         suite, _, rest = key.partition("/")
         assert suite == "kernels" or f"| {rest} |" in page
@@ -382,15 +405,17 @@ def test_a_quick_run_measures_everything(tmp_path):
 
     The stored results of the repository don't change.
     """
-    kept = ROOT / "data" / "bench" / "results.json"
-    before = kept.read_bytes() if kept.exists() else None
+    stored = sorted((ROOT / "data" / "bench").glob("*.json"))
+    before = [kept.read_bytes() for kept in stored]
     quick = ["--quick", "--folder", str(tmp_path), "--outputs", "snappy,loss"]
     done = bench(*quick, "--peers", "cp,polars,duckdb,pyarrow-read")
-    path = tmp_path / "quick" / "quick-results" / "results.json"
+    path = tmp_path / "quick" / "quick-results" / file_name(this_machine())
     found = json.loads(path.read_text())["measurements"]
     assert not [key for key, entry in found.items() if "failure" in entry], done.stderr
     wanted = ["jobs/k1000/1/snappy/batchmax", "jobs/k1000/1/snappy/cp", "jobs/k1000/1/snappy/cp-out"]
-    wanted += [f"jobs/k1000/1/snappy/{peer}" for peer in suites.installed(["polars", "duckdb"], print)]
+    wanted += [f"jobs/k1000/1/snappy/{name}" for name in ("batchmax-none", "cp-sync", "cp-out-sync")]
+    for peer in suites.installed(["polars", "duckdb"], print):
+        wanted += [f"jobs/k1000/1/snappy/{peer}", f"jobs/k1000/1/snappy/{peer}-sync"]
     wanted += ["jobs/k1000/1/loss/batchmax", "jobs/k1000/1/loss/pyarrow-read"]
     wanted += ["sequences/batchmax", "sequences/pyarrow-read"]
     wanted += [f"sequences/{peer}" for peer in suites.installed(["polars"], print)]
@@ -406,13 +431,13 @@ def test_a_quick_run_measures_everything(tmp_path):
     more = json.loads(path.read_text())["measurements"]
     assert {key: more[key] for key in found} == found
     assert {key.split("/")[1] for key in set(more) - set(found)} == {"digits"}
-    assert (kept.read_bytes() if kept.exists() else None) == before
+    assert [kept.read_bytes() for kept in stored] == before
 
 
 @pytest.mark.parametrize("what", ["machine", "versions"])
 def test_figures_of_two_machines_are_not_mixed(what, tmp_path):
     """Results of another processor or other versions are an error: nothing is added, and they stay unchanged."""
-    path = tmp_path / "results.json"
+    path = tmp_path / file_name(this_machine())
     results = some_results()
     results.machine, results.versions = this_machine(), these_versions()
     getattr(results, what)["numba"] = "another"
@@ -423,6 +448,37 @@ def test_figures_of_two_machines_are_not_mixed(what, tmp_path):
     assert done.returncode == 1
     assert f"figures of other {what}" in done.stderr
     assert path.read_bytes() == before
+
+
+def test_the_hottest_loops_are_vector_code():
+    """The table of ``--assembly`` has the loops of a kernel for another CPU: vector code without inner branches."""
+    done = bench("--assembly", "neoverse-n1", "--quick")
+    head, *rows = done.stdout.splitlines()
+    assert head.split("  ")[0] == "kernel"
+    assert rows[0].split()[:2] == ["softmax_few_classes", "neoverse-n1"]
+    assert re.search(r" \d\d+ 4s +0 +0$", rows[0]), rows
+
+
+def test_loops_are_found_in_assembly():
+    """A loop's instructions, FMAs by register, inner branches and calls are counted; its own branch isn't inner."""
+    text = """
+kernel:
+	movq	%rdi, %rax
+.LBB0_1:
+	vfmadd231ps	(%rsi), %zmm1, %zmm2
+	vfmadd213ss	%xmm1, %xmm2, %xmm3
+	testb	$1, %al
+	je	.LBB0_3
+	callq	*%rax
+.LBB0_3:
+	decq	%rax
+	jne	.LBB0_1
+	retq
+"""
+    (blocks,) = assembly.functions(text)
+    assert assembly.loops(blocks) == [
+        assembly.Loop(instructions=7, fmas={"zmm": 1, "scalar": 1}, single_fmas=2, branches=1, calls=1)
+    ]
 
 
 @pytest.mark.parametrize("wrong", [["--only", "nothing"], ["--rounds", "0"], ["--scale", "0"], ["--quick", "--readme"]])

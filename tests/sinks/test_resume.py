@@ -339,6 +339,77 @@ def test_after_a_crash_of_the_machine_what_was_synced_counts(inputs, tmp_path, k
     assert contents(tmp_path) == want
 
 
+@pytest.mark.parametrize("n_lines", [3, 6])
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+@pytest.mark.parametrize("values", [("none", "none"), ("none", "sync"), ("sync", "none")])
+def test_durability_may_change_between_runs(inputs, tmp_path, killed_after, out, values, n_lines):
+    """A killed run resumes with either value of ``durability``, and the output has the same bytes."""
+    batchmax.score(inputs, out, on_bad_row="null")
+    want = contents(tmp_path)
+    clear(tmp_path)
+    first, second = values
+    assert killed_after(n_lines, inputs, out, on_bad_row="null", durability=first) or n_lines == 6
+    batchmax.score(inputs, out, on_bad_row="null", durability=second, if_exists="resume")
+    assert contents(tmp_path) == want
+
+
+def test_parts_that_were_not_synced_are_made_again_after_a_crash_of_the_machine(
+    inputs, tmp_path, killed_after, monkeypatch
+):
+    """After a reboot, parts of a run without syncs don't count, unless a run with syncs has resumed it since."""
+    batchmax.score(inputs, "out", on_bad_row="null")
+    want = contents(tmp_path)
+    clear(tmp_path)
+    journal = tmp_path / ".out.batchmax" / "journal"
+    assert killed_after(3, inputs, "out", on_bad_row="null", durability="none")
+    done = read_journal(journal)[1]
+    assert (len(done.parts), done.unsynced_parts, done.is_durable) == (2, set(done.parts), False)
+    with monkeypatch.context() as patch:
+        patch.setattr(journals, "_boot", lambda: "another")
+        assert read_journal(journal)[1].parts == {}
+    synced = []
+    monkeypatch.setattr("batchmax.storage.files.sync_path", lambda path: synced.append(path.name))
+    assert killed_after(1, inputs, "out", on_bad_row="null", if_exists="resume")
+    monkeypatch.setattr(journals, "_boot", lambda: "another")
+    done = read_journal(journal)[1]
+    assert (len(done.parts), done.is_durable) == (2, True)
+    assert {part.name for part in done.parts.values()} | {"output"} <= set(synced)
+    batchmax.score(inputs, "out", on_bad_row="null", if_exists="resume")
+    assert contents(tmp_path) == want
+
+
+def test_a_decision_that_was_not_synced_is_forgotten_after_a_crash_of_the_machine(tmp_path, monkeypatch):
+    """After a reboot, an output that was prepared without syncs is not published from what is staged."""
+    for durable in (False, True):
+        path = tmp_path / f"journal-{durable}"
+        journal = Journal(path, {"a": 1}, durable=durable)
+        journal.record_decision({}, [7])
+        journal.close()
+        assert read_journal(path)[1].inodes == [7]
+        with monkeypatch.context() as patch:
+            patch.setattr(journals, "_boot", lambda: "another")
+            assert read_journal(path)[1].inodes == ([7] if durable else [])
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_nothing_is_synced_without_durability(inputs, tmp_path, monkeypatch, out):
+    """With ``none``, no file and no folder is synced, except by shards."""
+
+    def refuse(_):
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        for name in ("sync", "sync_data"):
+            patch.setattr(f"batchmax.storage.system_calls.{name}", refuse)
+        batchmax.score(inputs, out, on_bad_row="null", durability="none")
+        batchmax.score(inputs, out, on_bad_row="null", durability="none", if_exists="overwrite", temperature=2.0)
+    without = contents(tmp_path)
+    batchmax.score(inputs, out, on_bad_row="null", if_exists="overwrite", temperature=2.0)
+    assert contents(tmp_path) == without
+    assert score_options(durability="none", shard="0/2").is_durable
+    assert not score_options(durability="none").is_durable
+
+
 def test_what_was_synced_in_the_middle_of_a_file_counts(tmp_path, monkeypatch):
     """After a reboot, the part of a file that the journal records as synced is kept."""
 

@@ -25,6 +25,7 @@ COMMON = ("--logits", "--layout", "--columns", "--on-bad-row", "--out", "--if-ex
 @shared.layout("New layout of the logits", required=True)
 @shared.carried
 @shared.if_exists
+@shared.durability
 @shared.compression
 @shared.row_group_size
 @shared.bad_rows

@@ -87,6 +87,7 @@ COMMON = (
     metavar="I/N",
     more="A last run with --if-exists resume and without --shard computes missing parts and publishes the output.",
 )
+@shared.durability
 @shared.compression
 @shared.row_group_size
 @shared.bad_rows

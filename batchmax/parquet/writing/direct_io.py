@@ -1,8 +1,9 @@
-"""Appends bytes to a file with direct I/O (``O_DIRECT``) where the file system supports it.
+"""Appends bytes to a file; large durable files are written with direct I/O (``O_DIRECT``) where that is supported.
 
 Writing through the page cache copies the file page by page on the writing core, which takes longer than computing the
-file's content. The output must be on the disk before it is published, so the cache doesn't save that wait either. Bytes
-are therefore collected in a few blocks of memory, used in turn, from which the disk reads them directly.
+file's content. A durable file must be on the disk before it is published, so the cache doesn't save that wait either.
+Bytes are therefore collected in a few blocks of memory, used in turn, from which the disk reads them directly. Small
+files gain nothing by that: they are written through the page cache and synced at the end.
 """
 
 from __future__ import annotations
@@ -26,8 +27,14 @@ BLOCK_BYTES = 4 << 20
 BLOCKS = 6
 """Enough to keep the disk busy while the next row group is encoded."""
 
+CACHED_BYTES = 1 << 20
+"""Bytes per write through the page cache: larger writes took up to ten times as long (measured on Linux 6.18)."""
+
+DIRECT_BYTES = 16 << 20
+"""Size from which a durable file is written with direct I/O: below it, that is no faster (measured on ext4)."""
+
 SYNC_BYTES = 1 << 30
-"""Bytes after which the file is synced: at most that many are lost if the machine crashes."""
+"""Bytes after which a durable file is synced: at most that many are lost if the machine crashes."""
 
 
 class DirectWriter:
@@ -39,6 +46,8 @@ class DirectWriter:
         A file descriptor, open for reading and writing. The caller closes it, after :meth:`close`.
     size
         The bytes of the file to keep; later ones are overwritten.
+    durable
+        Whether the file is synced while it grows. If not, everything is written through the page cache.
 
     Attributes
     ----------
@@ -55,19 +64,22 @@ class DirectWriter:
         If the file can't be written; from every method except :meth:`close`.
     """
 
-    def __init__(self, descriptor: int, size: int = 0) -> None:
+    def __init__(self, descriptor: int, size: int = 0, *, durable: bool = True) -> None:
         self.size = self.written = size
         self.synced = 0
         self._descriptor = descriptor
+        self._durable = durable
+        self._block_bytes = BLOCK_BYTES if durable else CACHED_BYTES
         # Page-aligned memory, as direct I/O requires, and shared, so that a fork doesn't copy it.
-        self._blocks = deque(np.frombuffer(mmap.mmap(-1, BLOCK_BYTES), np.uint8) for _ in range(BLOCKS))
+        self._blocks = deque(np.frombuffer(mmap.mmap(-1, self._block_bytes), np.uint8) for _ in range(BLOCKS))
         self._writing: deque[Future[None]] = deque()
-        self._filled = size % BLOCK_BYTES
+        self._filled = size % self._block_bytes
         self._at = os.lseek(descriptor, size - self._filled, os.SEEK_SET)
         kept = self._blocks[0][: self._filled].data
         if self._filled and system_calls.read_into(descriptor, [kept], self._at) != self._filled:
             raise OSError(errno.EIO, "the file was truncated")
-        self._direct = system_calls.set_direct(descriptor, direct=True)
+        self._direct = False
+        self._may_be_direct = durable
         self._writer = ThreadPoolExecutor(1, "append")
 
     def write(self, pieces: Iterable[Any]) -> None:
@@ -76,11 +88,11 @@ class DirectWriter:
             rest = np.frombuffer(memoryview(piece).cast("B"), np.uint8)
             self.size += len(rest)
             while len(rest):
-                count = min(len(rest), BLOCK_BYTES - self._filled)
+                count = min(len(rest), self._block_bytes - self._filled)
                 self._blocks[0][self._filled : self._filled + count] = rest[:count]
                 self._filled += count
                 rest = rest[count:]
-                if self._filled == BLOCK_BYTES:
+                if self._filled == self._block_bytes:
                     self._writing.append(self._writer.submit(self._flush, self._blocks[0]))
                     self._blocks.rotate(-1)
                     self._filled = 0
@@ -121,22 +133,26 @@ class DirectWriter:
 
     def _flush(self, block: NDArray[np.uint8]) -> None:
         done = 0
+        if self._may_be_direct and not self._direct and self._at >= DIRECT_BYTES:
+            self._direct = self._may_be_direct = system_calls.set_direct(self._descriptor, direct=True)
         while done < len(block):
             try:
-                done += os.write(self._descriptor, block[done:].data)
+                piece = block[done:] if self._direct else block[done : done + CACHED_BYTES]
+                done += os.write(self._descriptor, piece.data)
             except OSError:
                 if not self._direct:
                     raise
                 self._buffered()
             # After a partial write, the rest of the block isn't aligned for direct I/O.
-            if done < len(block):
+            if self._direct and done < len(block):
                 self._buffered()
         self._at += done
         self.written = self._at
-        if self.written - self.synced >= SYNC_BYTES:
+        if self._durable and self.written - self.synced >= SYNC_BYTES:
             self.sync()
 
     def _buffered(self) -> None:
+        self._may_be_direct = False
         if self._direct:
             system_calls.set_direct(self._descriptor, direct=False)
             self._direct = False

@@ -131,6 +131,8 @@ class FileWriter(DirectWriter):
         The program's name and version, in the form that the format requires: ``name version 1.2.3``.
     done
         For a file that is resumed: its row groups, as returned by :meth:`new_groups`, and its size with them.
+    durable
+        Whether the file is synced while it grows.
 
     Raises
     ------
@@ -139,10 +141,16 @@ class FileWriter(DirectWriter):
     """
 
     def __init__(
-        self, descriptor: int, schema: FileSchema, created_by: str, done: tuple[Sequence[bytes], int] = ((), 0)
+        self,
+        descriptor: int,
+        schema: FileSchema,
+        created_by: str,
+        done: tuple[Sequence[bytes], int] = ((), 0),
+        *,
+        durable: bool = True,
     ) -> None:
         groups, size = done
-        super().__init__(descriptor, size)
+        super().__init__(descriptor, size, durable=durable)
         self._schema = schema
         self._created_by = created_by
         self._groups: list[Struct] = [read_struct(group)[0] for group in groups]
@@ -187,7 +195,7 @@ class FileWriter(DirectWriter):
         """Go back to an earlier size; later bytes are overwritten."""
         self.write_rest()
         self.close()
-        super().__init__(self._descriptor, size)
+        super().__init__(self._descriptor, size, durable=self._durable)
 
     def new_groups(self) -> list[bytes]:
         """Return the row groups that were appended since the last call, serialized as in the footer."""

@@ -193,7 +193,16 @@ class Commit:
         main.check(replaces=main.replaces)
         if resumes and earlier.retain(self.outputs):
             self._keeps_staging = False
-            self.journal = open_journal(main.staging.journal, main.job, replaces=main.replaces, run=main.run)
+            if main.staging.durable and not earlier.completed.is_durable:
+                for output in self.outputs:
+                    output.sync()
+            self.journal = open_journal(
+                main.staging.journal,
+                main.job,
+                replaces=main.replaces,
+                run=main.run,
+                durable=main.staging.durable,
+            )
             return earlier.completed
         if earlier.is_same_job and main.if_exists == "error" and earlier.completed.rows:
             raise OutputError(
@@ -211,6 +220,12 @@ class Commit:
             output.run, output.inode, output.part_sizes = main.run, None, {}
         if main.job:
             # The journal comes first, so that it is recorded at all times that the output may replace another.
-            self.journal = Journal(main.staging.journal, main.job, replaces=main.replaces, run=main.run)
+            self.journal = Journal(
+                main.staging.journal,
+                main.job,
+                replaces=main.replaces,
+                run=main.run,
+                durable=main.staging.durable,
+            )
         main.start(keeps_journal=bool(main.job))
         return CompletedWork()

@@ -15,6 +15,7 @@ from typing import Any
 from batchmax.errors import OutputError
 from batchmax.options.score_options import IfExists
 from batchmax.sinks.commit.staging import PartFolder, StagingDirectory
+from batchmax.storage.files import sync_tree
 from batchmax.storage.manifest import Manifest
 
 REPLACE = "replace it: --if-exists overwrite, or name another: -o"
@@ -186,6 +187,10 @@ class Destination(ABC):
         if self.location in {Location.PUBLISHED, Location.HELD} or (self.is_file and self.location is not None):
             return True
         return self.staging.retain_file(size) if self.is_file else self.parts.retain(self.part_sizes)
+
+    def sync(self) -> None:
+        """Make durable what earlier runs have written in the staging directory."""
+        sync_tree(self.staging.output)
 
     @contextlib.contextmanager
     def converting_errors(self) -> Iterator[None]:

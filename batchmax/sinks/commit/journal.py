@@ -4,7 +4,7 @@ A line is JSON with a checksum, and is appended by one write. An incomplete line
 follow it. The first line has the job and the boot ID of the machine. For a folder, the other lines are its completed
 parts. For one file, they record how much of the file is complete: the last row group, its footer entry, and the counts
 up to there. What a killed process wrote exists as long as the machine runs. After a crash of the machine, only what was
-synced exists.
+synced exists: the parts of a run without syncs are forgotten, unless a later run has synced them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from batchmax.storage import system_calls
 from batchmax.storage.files import open_exclusively
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
 
-HEAD = {"job": dict, "boot": str, "replaces": bool, "run": str}
+HEAD = {"job": dict, "boot": str, "durable": bool, "replaces": bool, "run": str}
+SESSION = {"boot": str, "durable": bool}
 GROUP = {"position": int, "state": dict, "files": list}
 PART = {"number": int, "name": str, "rows": int, "size": int, "rejects": int | None, "state": str}
-"""The members of a journal's first entry, of an entry for a row group, and of a completed part, with their types."""
+"""The members of a journal's first entry, of that of a run that resumes, of one for a row group, and of a completed
+part, with their types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class CompletedWork:
         Whether what is at the output's path may be replaced.
     run
         The id of the run; a run that resumes it keeps it.
+    unsynced_parts, is_decision_unsynced
+        The numbers of parts that were recorded by runs without syncs, and whether the decision was.
     """
 
     parts: dict[int, CompletedPart] = field(default_factory=dict)
@@ -95,6 +99,13 @@ class CompletedWork:
     decision: dict[str, Any] | None = None
     replaces: bool = False
     run: str = ""
+    unsynced_parts: set[int] = field(default_factory=set)
+    is_decision_unsynced: bool = False
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether all parts, and a finished output, are synced."""
+        return not (self.unsynced_parts or self.is_decision_unsynced)
 
     @property
     def inodes(self) -> list[int | None]:
@@ -120,6 +131,8 @@ class Journal:
         Whether what is at the output's path may be replaced.
     run
         The id of the run.
+    durable
+        Whether the journal is synced. If it is, everything that an existing journal records must be, too.
 
     Raises
     ------
@@ -127,14 +140,23 @@ class Journal:
         Another process writes to this journal.
     """
 
-    def __init__(self, path: Path, job: Mapping[str, Any] | None, *, replaces: bool = False, run: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        job: Mapping[str, Any] | None,
+        *,
+        replaces: bool = False,
+        run: str = "",
+        durable: bool = True,
+    ) -> None:
         self._path = path
+        self._durable = durable
         self._failed = False
         if job is None:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
             self._lock()
             os.ftruncate(self._descriptor, sum(size for _, size in _lines(path.read_bytes())))
-            self._write({"boot": _boot()})
+            self._write({"boot": _boot(), "durable": durable})
         else:
             # An existing journal is replaced after the first line of the new one is written.
             new = path.with_name(f"new-{path.name}") if path.exists() else path
@@ -142,7 +164,7 @@ class Journal:
                 new.unlink(missing_ok=True)
             self._descriptor = open_exclusively(new)
             self._lock()
-            self._write({"job": job, "boot": _boot(), "replaces": replaces, "run": run})
+            self._write({"job": job, "boot": _boot(), "durable": durable, "replaces": replaces, "run": run})
             if new != path:
                 new.replace(path)
         self._waiting: deque[tuple[list[tuple[ParquetSink, int]], dict[str, Any]]] = deque()
@@ -182,7 +204,7 @@ class Journal:
                 self.sync()
 
     def record_part(self, part: CompletedPart) -> None:
-        """Record that a part is finished and durable."""
+        """Record that a part is finished, and durable if the journal is."""
         self._write({"part": asdict(part)})
         self.sync()
 
@@ -201,8 +223,9 @@ class Journal:
             """The file system has no locks; a warning was given when the folder was locked."""
 
     def sync(self) -> None:
-        """Make the journal durable."""
-        system_calls.sync(self._descriptor)
+        """Make the journal durable, if it should be."""
+        if self._durable:
+            system_calls.sync(self._descriptor)
 
     def close(self) -> None:
         """Close the journal."""
@@ -221,9 +244,9 @@ class Journal:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
-def open_journal(path: Path, job: Mapping[str, Any], *, replaces: bool, run: str) -> Journal:
+def open_journal(path: Path, job: Mapping[str, Any], *, replaces: bool, run: str, durable: bool) -> Journal:
     """Open a journal to append to it; create it if there is none that can be read."""
-    return Journal(path, job if read_journal(path) is None else None, replaces=replaces, run=run)
+    return Journal(path, job if read_journal(path) is None else None, replaces=replaces, run=run, durable=durable)
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], CompletedWork] | None:
@@ -248,6 +271,7 @@ def read_journals(paths: Iterable[Path]) -> tuple[dict[str, Any], CompletedWork]
     for theirs, other in found[1:]:
         if theirs == job:
             done.parts |= other.parts
+            done.unsynced_parts |= other.unsynced_parts
             done.replaces |= other.replaces
     return job, done
 
@@ -276,13 +300,26 @@ def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Com
                 state.groups += file.groups
         del waiting[:count]
 
-    boot = first["boot"]
+    def forget_unsynced() -> None:
+        """Forget what wasn't synced before the machine went down."""
+        waiting.clear()
+        for number in done.unsynced_parts:
+            del done.parts[number]
+        if done.is_decision_unsynced:
+            done.decision = None
+        done.unsynced_parts, done.is_decision_unsynced = set(), False
+
+    boot, durable = first["boot"], first["durable"]
     for line in lines:
-        if line.get("boot", boot) != boot:
-            # What wasn't synced before the machine went down is lost.
-            waiting.clear()
-            boot = line["boot"]
-        if "position" in line:
+        if "boot" in line:
+            session = json_object(line, SESSION)
+            if session["boot"] != boot:
+                forget_unsynced()
+            boot, durable = session["boot"], session["durable"]
+            if durable:
+                # This run has synced what it resumed.
+                done.unsynced_parts, done.is_decision_unsynced = set(), False
+        elif "position" in line:
             waiting.append((json_object(line, GROUP), _files(line)))
         elif "synced" in line:
             sizes = json_list(json_object(line, {"synced": list})["synced"], int)
@@ -290,10 +327,15 @@ def _replay(first: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Com
         elif "part" in line:
             part = json_object(line["part"], PART)
             done.parts[part["number"]] = CompletedPart(**{name: part[name] for name in PART})
+            if not durable:
+                done.unsynced_parts.add(part["number"])
         elif "published" in line:
             done.decision = json_object(line["published"], {"summary": dict, "of": list})
+            done.is_decision_unsynced = not durable
     if boot == _boot():
         take(len(waiting))
+    else:
+        forget_unsynced()
     return done
 
 

@@ -16,7 +16,7 @@ from batchmax.sinks.commit.atomic_rename import Rename
 from batchmax.sinks.commit.destination import REPLACE, Destination, FinishedOutput, Location, WriteManifest
 from batchmax.sinks.commit.existing_output import SUCCESS, is_ours, is_output_folder, job_of, summary_of
 from batchmax.sinks.commit.staging import PartFolder, StagingDirectory, inode, remove
-from batchmax.storage.files import open_exclusively, sync_folder
+from batchmax.storage.files import open_exclusively, sync_tree
 from batchmax.storage.manifest import Manifest, old_manifest_of, read_old_manifest
 from batchmax.storage.output_paths import refuse_file_as_folder
 
@@ -150,10 +150,10 @@ class LocalDestination(Destination):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 remove(path)
                 write(path, manifest)
-                sync_folder(path.parent)
+                self.staging.sync_folder(path.parent)
                 with contextlib.suppress(FileExistsError):
                     os.close(open_exclusively(folder / SUCCESS))
-                sync_folder(folder)
+                self.staging.sync_folder(folder)
             self.inode = inode(folder)
 
     def publish(self) -> None:
@@ -179,7 +179,11 @@ class LocalDestination(Destination):
             old = old_manifest_of(self._held)
             if not self.is_file and read_old_manifest(old) is not None:
                 self._rename(old, old_manifest_of(self._path)).do(replace=True)
-            sync_folder(self._path.parent)
+            self.staging.sync_folder(self._path.parent)
+
+    def sync(self) -> None:
+        """Make durable what earlier runs have written, wherever it is."""
+        sync_tree(self._paths[self.location or Location.STAGED])
 
     def undo(self, error: BaseException) -> None:
         """Undo all renames, the last one first."""
@@ -211,7 +215,7 @@ class LocalDestination(Destination):
                     remove(staged)
                     path.rename(staged)
                 self._rename(staged, target).do(replace=self.replaces)
-            sync_folder(self._path.parent)
+            self.staging.sync_folder(self._path.parent)
             old = old_manifest_of(target)
             if not self.is_file and read_old_manifest(old) is not None:
                 self._old_manifests.append(old)

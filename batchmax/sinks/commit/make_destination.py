@@ -16,7 +16,12 @@ from batchmax.storage.paths import is_uri
 
 
 def make_destination(
-    out: str | os.PathLike[str], if_exists: IfExists, *, storage: Sequence[str] = (), gated: bool = False
+    out: str | os.PathLike[str],
+    if_exists: IfExists,
+    *,
+    storage: Sequence[str] = (),
+    gated: bool = False,
+    durable: bool = True,
 ) -> Destination:
     """Return the destination of an output.
 
@@ -32,7 +37,8 @@ def make_destination(
     """
     out = os.fspath(out)
     if not is_uri(out):
-        return LocalDestination(StagingDirectory(out), if_exists, is_file=is_file_path(out), gated=gated)
+        staging = StagingDirectory(out, durable=durable)
+        return LocalDestination(staging, if_exists, is_file=is_file_path(out), gated=gated)
     store = store_of(out.rstrip("/"), storage)
-    staging = StagingDirectory(local_path_of(store.uri))
+    staging = StagingDirectory(local_path_of(store.uri), durable=durable)
     return RemoteDestination(store, storage, staging, if_exists, gated=gated)

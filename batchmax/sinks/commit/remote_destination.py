@@ -63,7 +63,7 @@ class RemoteParts(PartFolder):
     """
 
     def __init__(self, folder: Path, store: Store, run: str) -> None:
-        super().__init__(folder)
+        super().__init__(folder, durable=False)
         self._run = run
         self._store = store
 

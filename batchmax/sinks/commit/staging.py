@@ -23,7 +23,7 @@ from pathlib import Path
 
 from batchmax.errors import OutputError
 from batchmax.storage.file_names import composed
-from batchmax.storage.files import sync_folder
+from batchmax.storage.files import sync_path
 from batchmax.storage.output_paths import make_parents, remove_empty
 from batchmax.storage.paths import require_local
 
@@ -43,6 +43,8 @@ class StagingDirectory:
     ----------
     out
         The path of the output.
+    durable
+        Whether the output and the journal are synced.
 
     Attributes
     ----------
@@ -65,15 +67,16 @@ class StagingDirectory:
         The path has no name.
     """
 
-    def __init__(self, out: str | os.PathLike[str]) -> None:
+    def __init__(self, out: str | os.PathLike[str], *, durable: bool = True) -> None:
         require_local(os.fspath(out))
+        self.durable = durable
         self.path = Path(out)
         if self.path.name in {"", ".."}:
             raise OutputError(
                 "no file or folder can be made under this name", where=str(out), remedy="name a file or a folder: -o"
             )
         self.folder = self.path.with_name(f".{self.path.name}{ENDING}")
-        self.parts = PartFolder(self.folder)
+        self.parts = PartFolder(self.folder, durable=durable)
         self.output = self.parts.output
         self.old = self.folder / "old"
         self.journal = self.folder / "journal"
@@ -152,6 +155,11 @@ class StagingDirectory:
         for item in self.folder.iterdir():
             if item.name not in kept:
                 remove(item)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in a folder durable, if the output should be."""
+        if self.durable:
+            sync_path(folder)
 
     def retain_file(self, size: int) -> bool:
         """Return whether the file has at least ``size`` bytes; if ``size`` is 0, remove it."""
@@ -239,10 +247,13 @@ class PartFolder:
         The staging directory.
     output
         The folder of finished parts.
+    durable
+        Whether the names of parts are synced.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self.folder = folder
+        self.durable = durable
         self.output = folder / "output"
         self._unfinished = folder / "making"
 
@@ -256,7 +267,7 @@ class PartFolder:
         return self._unfinished / f"{Path(name).name}.{secrets.token_hex(4)}"
 
     def add(self, path: Path, name: str) -> None:
-        """Move a complete part to the finished ones, durably. An existing part of this name has the same bytes.
+        """Move a complete part to the finished ones. An existing part of this name has the same bytes.
 
         Raises
         ------
@@ -267,7 +278,8 @@ class PartFolder:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-            sync_folder(target.parent)
+            if self.durable:
+                sync_path(target.parent)
         except OSError as error:
             what = f"cannot be written: {error.strerror or error}"
             raise OutputError(what, where=str(target), remedy="name another output: -o") from error
