@@ -77,7 +77,7 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
             else:
                 rest = row_exp(z, i, m, beta, spare, 0, lanes)
             if log_probs.shape[0] != 0:
-                row_log(z, i, m, beta, rest, log_probs)
+                row_log(z, i, m, beta, log1p(rest), log_probs)
             maxima[i] = plain(np.float64(m))
             rests[i] = rest
             if rest != rest:
@@ -234,12 +234,11 @@ def _inverse_error(inverse, high, rest):
 
 
 @compiled
-def row_log(z, i, m, beta, rest, out):
-    """Fill row i of out with the log-softmax of row i of z; with NaN if rest is NaN."""
-    if rest != rest:
+def row_log(z, i, m, beta, log_sum, out):
+    """Fill row i of out with the log-softmax of row i of z, given log(1 + rest); with NaN if that is NaN."""
+    if log_sum != log_sum:
         out[i] = np.nan
         return
-    log_sum = log1p(rest)
     for j in range(out.shape[1]):
         high, low = shifted_logit(z[i, j], m, beta)
         out[i, j] = high + (low - log_sum)

@@ -9,6 +9,7 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.dispatch import kernel
+from batchmax.kernels.exp import log1p
 from batchmax.kernels.exp_float32 import SCALE, UNSHIFT, bounds, is_ordinary, scale_parts, scaled_exp, scaled_unit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, plain
@@ -110,8 +111,11 @@ def finish_rows(z, beta, first, end, ms, sums, probs, log_probs, spare, maxima, 
             if rests[i] != rests[i]:
                 status[i] = min(status[i], why_nan(z, i))
     if log_probs.shape[0] != 0:
-        for i in range(first, end):
-            row_log(z, i, ms[i - first], beta, rests[i], log_probs)
+        log_sums = np.empty(end - first)
+        for r in range(log_sums.shape[0]):
+            log_sums[r] = log1p(some_rests[r])
+        for r in range(log_sums.shape[0]):
+            row_log(z, first + r, ms[r], beta, log_sums[r], log_probs)
 
 
 # The last vector of a row begins at k - 16. Its first ``shared`` classes are also in the vector before it.

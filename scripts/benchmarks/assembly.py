@@ -104,7 +104,7 @@ def functions(text: str) -> Iterator[dict[str, Block]]:
     blocks: dict[str, Block] = {}
     current: Block | None = None
     for number, full in enumerate(text.splitlines()):
-        line = re.split(r"\s(?:#|//)", full.replace("\t", " "))[0].strip()
+        line = re.split(r"\s(?:#\s|//)", full.replace("\t", " "))[0].strip()
         if (label := LABEL.match(line)) is not None:
             name = label[1]
             if not name.startswith(".L"):
