@@ -13,13 +13,13 @@ from batchmax.kernels.exp import expm1, shifted_exp, shifted_logit
 from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.intrinsics import compiled, maximum, plain
 from batchmax.kernels.softmax import block_count, block_rows
-from batchmax.kernels.tiles import FEW_CLASSES, LANES, fill_tile
+from batchmax.kernels.tiles import LANES, fill_tile
 
 GROUP = 64
 """Classes whose largest logit is known while the top classes of a row are searched for."""
 
 MOST_CLASSES_IN_TILE = 128
-"""Top classes of rows with up to this many classes are found in tiles."""
+"""Rows with up to this many classes are ranked in tiles."""
 
 
 @kernel("in real[:,:], in int64[:], float64, in float64[:], in float64[:], out int32[:], out float64[:], out int32[:]")
@@ -46,7 +46,7 @@ def order_rows(z, labels, beta, maxima, rests, pred, margin, rank):
     for block in prange(block_count(z)):
         before = exchange_float_mode(STANDARD)
         end = min(n, (block + 1) * rows)
-        if k <= FEW_CLASSES:
+        if k <= MOST_CLASSES_IN_TILE:
             tile, rows_of_tile = np.zeros((k, LANES), z.dtype), np.empty((5, LANES), z.dtype)
             for first in range(block * rows, end, LANES):
                 count = min(LANES, end - first)
