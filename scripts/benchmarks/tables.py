@@ -264,8 +264,10 @@ def everything(results: Results) -> str:
         return f"{middle} ({low} – {high})"
 
     parts = [f"# All figures\n\n{where(results)} Median (smallest – largest)."]
-    for suite in ("jobs", "sequences", "startup", "sizes"):
+    for suite in ("jobs", "writers", "sequences", "startup", "sizes"):
         found = {key: entry for key, entry in results.measurements.items() if entry["suite"] == suite}
+        if suite == "writers" and not found:
+            continue
         rows = [
             [
                 key.removeprefix(f"{suite}/"),
