@@ -1,6 +1,7 @@
 """Suites of the benchmark.
 
-They measure jobs, files of other writers, sequences, kernels, start-up, a series of sizes, and the cost of safety. Each suite is a function from a `Setting` to measurements: dictionaries for ``results.json``, by keys such as
+They measure jobs, files of other writers, sequences, kernels, start-up, a series of sizes, and the cost of safety. Each
+suite is a function from a `Setting` to measurements: dictionaries for ``results.json``, by keys such as
 ``jobs/k1000/4/snappy/polars``. This module knows commands and files; `processes` measures them, `results` keeps the
 figures, and `bars` defines the targets.
 """
