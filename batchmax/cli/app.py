@@ -165,7 +165,7 @@ def _configure_process() -> None:
     # NumPy's BLAS starts a thread per core, and no command multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # By default, Arrow's pool returns memory to the system after 10 ms without use; getting it back is slow.
-    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "1000")
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "10000")
     sys.meta_path.insert(0, UnusedPackages())
     # Imports create hundreds of thousands of objects. Garbage collection over them takes a tenth of the import time,
     # or a third of a second at interpreter exit.

@@ -79,7 +79,8 @@ def run_pipeline(
     position: int = 0,
 ) -> int:
     """Read, compute and write at the same time, starting at a position; return the position at the end."""
-    free: list[Buffers] = []
+    # Oldest first: row groups are divided alike, so each chunk gets the buffers of one of its size.
+    free: deque[Buffers] = deque()
     group: list[tuple[Result, Buffers]] = []
 
     def written(used: list[Buffers], done: Group) -> list[Buffers]:
@@ -90,7 +91,7 @@ def run_pipeline(
         writing: Future[list[Buffers]] = Future()
         writing.set_result([])
         for chunk in ahead:
-            buffers = free.pop() if free else Buffers()
+            buffers = free.popleft() if free else Buffers()
             buffers.reset()
             group.append((stage(chunk, buffers), buffers))
             position += chunk.rows_done

@@ -272,7 +272,7 @@ class ParquetSource:
     def _first_length(self, file: InputFile, column: LogitsColumn) -> int | None:
         with read_errors(file.path), file.opened() as opened:
             first_row = 0
-            if column.nested and not pyarrow_only():
+            if (column.nested or column.layout in {"list", "large_list"}) and not pyarrow_only():
                 found = self._first_inner_length(file, opened, column)
                 if found is not None:
                     return found
@@ -295,7 +295,7 @@ class ParquetSource:
         return None
 
     def _first_inner_length(self, file: InputFile, opened: OpenFile, column: LogitsColumn) -> int | None:
-        """Return the length of the first inner list of a nested column of logits, if the pages show it."""
+        """Return the length of the first innermost list of a column of logits, if the pages show it."""
         found = file.footer.column(column.names[0])
         if found is None:
             return None

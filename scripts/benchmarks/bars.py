@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from benchmarks.results import STARTS, Results
+from benchmarks.suites import WRITTEN
 from benchmarks.tables import number
 
 JUDGED_AT, ALSO_AT = 4, 1
@@ -63,6 +64,11 @@ def job_ratio(case: str, scale: int, output: str, above: list[str], below: list[
     return lambda results: ratio(best(results, above), best(results, below))
 
 
+def written_ratio(name: str) -> Measured:
+    """Return a function that divides Polars' time by ours, for a file as a library writes it."""
+    return lambda results: ratio(results.median(f"writers/{name}/polars"), results.median(f"writers/{name}/batchmax"))
+
+
 def sequences_ratio(results: Results) -> float | None:
     """Return the time of the fastest peer divided by the time of batchmax, for sequences."""
     times = [results.median(f"sequences/{name}") for name in ("polars", "torch", "torch-ahead")]
@@ -103,6 +109,10 @@ def bars() -> list[Bar]:
         found.append(Bar(f"k1000, {at}, plain out: our time / cp of the same bytes", 2, None, plain, at_most=True))
         loss = job_ratio("k1000", scale, "loss", ours, ["pyarrow-read"])
         found.append(Bar(f"k1000, {at}, loss only: our time / pyarrow reading", 0.6, None, loss, at_most=True))
+    found += [
+        Bar(f"k1000 as written by {name}, zstd out: Polars' time / ours", 3, 4, written_ratio(name))
+        for name in (f"{library}-{codec}" for library, codecs in WRITTEN.items() for codec in codecs)
+    ]
     found.append(Bar("sequences, loss only: the fastest peer's time / ours", 4, None, sequences_ratio))
     for width, limit, aim in ((10, 4, 8), (100, 1.2, 1.5), (1000, 1, 1.3), (32_000, 1, 1.3), (131_072, 1, 1.3)):
         what = f"kernel, K = {width:,}: GB/s of ours / PyTorch softmax with out="

@@ -1,6 +1,7 @@
-"""Suites of the benchmark: jobs, sequences, kernels, start-up, a series of sizes, and the cost of safety.
+"""Suites of the benchmark.
 
-Each suite is a function from a `Setting` to measurements: dictionaries for the results, by keys such as
+They measure jobs, files of other writers, sequences, kernels, start-up, a series of sizes, and the cost of safety. Each
+suite is a function from a `Setting` to measurements: dictionaries for the results, by keys such as
 ``jobs/k1000/4/snappy/polars``. This module knows commands and files; `processes` measures them, `results` keeps the
 figures, and `bars` defines the targets.
 """
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ from benchmarks.results import measurement, spread
 SCRIPTS = Path(__file__).resolve().parent.parent
 DIGITS = SCRIPTS.parent / "data" / "digits.parquet"
 PEERS, KERNELS = str(SCRIPTS / "benchmarks" / "peers.py"), str(SCRIPTS / "benchmarks" / "kernels.py")
+FILE_WRITERS = str(SCRIPTS / "benchmarks" / "writers.py")
 UNSAFE = str(SCRIPTS / "benchmarks" / "unsafe.py")
 CASES = {"k10": (10_000_000, 10), "k1000": (400_000, 1000), "k32k": (12_000, 32_000)}
 """Rows and classes of each input at scale 1: 0.4, 1.6 and 1.5 GB of logits. A further case is ``digits``."""
@@ -36,6 +38,13 @@ SEQUENCES = (40, 512, 32_000)
 READERS = ["pyarrow-read", "pyarrow-scan"]
 OUTPUTS = ["snappy", "none", "loss"]
 """Groups of jobs: probabilities and losses in a codec, or only the loss."""
+WRITTEN = {
+    "polars": ["zstd"],
+    "duckdb": ["snappy", "zstd"],
+    "pyarrow": ["zstd", "snappy", "lz4"],
+}
+"""The libraries whose files are read by the suite of writers, and the codecs of these files."""
+WRITTEN_ROWS = 150_000
 SIZES = [0.1, 0.3, 1.0, 3.0, 10.0]
 """Gigabytes of logits, 1000 classes."""
 WIDTHS = [10, 100, 1000, 32_000, 131_072]
@@ -139,13 +148,15 @@ def jobs(setting: Setting) -> Iterator[Measurements]:
 def race_jobs(setting: Setting, source: Path, n_classes: int, output: str) -> list[Contender]:
     """Run one group of jobs in rounds."""
     ours, target = setting.folder / "ours.parquet", setting.folder / "out.parquet"
-    options = {"snappy": [], "none": ["--compression", "none"], "loss": ["--outputs", "loss"]}
+    options = {"snappy": [], "loss": ["--outputs", "loss"]} | {
+        codec: ["--compression", codec] for codec in ("none", "zstd")
+    }
     score = batchmax("score", source, "--quiet", *options[output])
     add = partial(Contender, source=source, target=target)
     found = [add("batchmax", [*score, "-o", str(target)])]
     if output != "loss":
         found.append(add("batchmax-none", [*score, "--durability", "none", "-o", str(target)]))
-    if output != "none":
+    if output in {"snappy", "loss"}:
         found += [add(f"batchmax-{n}", [*score, "--threads", str(n), "-o", str(target)]) for n in setting.threads]
 
     # Not measured: it compiles the kernels, makes the reference output, and makes the file that `cp` copies.
@@ -182,6 +193,32 @@ def race_jobs(setting: Setting, source: Path, n_classes: int, output: str) -> li
         remove(ours)
         remove(target)
     return found
+
+
+# Files of other writers
+
+
+def writers(setting: Setting) -> Iterator[Measurements]:
+    """Score files that other libraries wrote with their own defaults, with zstd output."""
+    plain = setting.folder / "written.parquet"
+    for library, codecs in WRITTEN.items():
+        if not installed([library], setting.say):
+            continue
+        for codec in codecs:
+            source = setting.folder / f"written-{library}-{codec}.parquet"
+            if not source.exists():
+                make_input(
+                    plain, max(2, WRITTEN_ROWS // QUICK_ROWS) if setting.quick else WRITTEN_ROWS, 1000, setting.say
+                )
+                unfinished = source.with_name(f".{source.name}")
+                made = [sys.executable, FILE_WRITERS, library, str(plain), str(unfinished), codec]
+                subprocess.run(made, check=True)
+                unfinished.rename(source)
+            setting.say(f"1000 classes as written by {library} ({codec}), zstd output")
+            few = replace(setting, peers=[peer for peer in setting.peers if peer == "polars"])
+            found = race_jobs(few, source, 1000, "zstd")
+            where = {"suite": "writers", "library": library, "codec": codec, "input_bytes": source.stat().st_size}
+            yield {f"writers/{library}-{codec}/{one.name}": measurement(one, **where) for one in found}
 
 
 # Sequences
@@ -323,6 +360,7 @@ def kernels(setting: Setting) -> Iterator[Measurements]:
 
 SUITES = {
     "jobs": jobs,
+    "writers": writers,
     "sequences": sequences,
     "kernels": kernels,
     "startup": startup,

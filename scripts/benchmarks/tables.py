@@ -294,8 +294,10 @@ def _everything(results: Results) -> str:
         return f"{middle} ({low} – {high})"
 
     parts = [f"{_where(results)} Median (smallest – largest)."]
-    for suite in ("jobs", "sequences", "startup", "sizes"):
+    for suite in ("jobs", "writers", "sequences", "startup", "sizes"):
         entries = {key: entry for key, entry in results.measurements.items() if entry["suite"] == suite}
+        if suite == "writers" and not entries:
+            continue
         rows = [
             [
                 key.removeprefix(f"{suite}/"),

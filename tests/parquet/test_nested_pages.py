@@ -299,6 +299,36 @@ def test_the_length_of_the_first_token(tmp_path, rows, length, stream, streams):
         os.close(descriptor)
 
 
+@pytest.mark.parametrize(
+    ("rows", "length"),
+    [
+        ([[0.5, 1.5], [0.5, 1.5]], 2),
+        ([None, [], [0.5, None, 2.5], [1.5]], 3),
+        ([[None], [0.5]], 1),
+        ([None, []], None),
+        ([[0.5] * 5000, [0.5] * 5000], 5000),
+    ],
+)
+@pytest.mark.parametrize("nullable", [False, True], ids=["required", "optional"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_the_length_of_the_first_row(tmp_path, rows, length, nullable, stream, streams):
+    """The length of the first row of a list column is found after null and empty rows, whatever is optional."""
+    if stream:
+        streams(64)
+    if not nullable:
+        rows = [[number or 0.0 for number in row] for row in rows if row is not None]
+    path = tmp_path / "x.parquet"
+    kind = pa.list_(pa.field("element", pa.float32(), nullable=nullable))
+    schema = pa.schema([pa.field("logits", kind, nullable=nullable)])
+    pq.write_table(pa.table([pa.array(rows, kind)], schema=schema), path, data_page_size=100, write_batch_size=10)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        footer = Footer.read(descriptor)
+        assert first_inner_length(descriptor, footer.row_group(0).chunk(0), footer.column("logits")) == length
+    finally:
+        os.close(descriptor)
+
+
 # Snappy as a stream
 
 

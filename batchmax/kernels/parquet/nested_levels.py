@@ -104,14 +104,18 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
     return place, n_events, n_numbers
 
 
-@kernel("in uint8[:], in uint8[:], int64, int64, int64, int64", parallel=False)
-def inner_length(repetition, definition, n_values, level, width, length):
-    """Return the length of the first inner list that isn't empty, as far as this page shows it.
+@kernel("in uint8[:], in uint8[:], int64, int64, int64, int64, int64", parallel=False)
+def inner_length(repetition, definition, n_values, most, filled, width, length):
+    """Return the length of the first innermost list that isn't empty, as far as this page shows it.
 
     Parameters
     ----------
-    repetition, definition, n_values, level, width
-        As for :func:`walk_levels`, but numbers may be null, which is one level less.
+    repetition, definition, n_values, width
+        As for :func:`walk_levels`, for lists at any depth.
+    most
+        The maximum repetition level, which is also the number of bits of one: 1 for lists, 2 for lists of lists.
+    filled
+        The definition level from which on there is a number, or a null in place of one.
     length
         The length of that list on the previous pages; 0 if it didn't start there.
 
@@ -123,17 +127,17 @@ def inner_length(repetition, definition, n_values, level, width, length):
     rep_run = def_run = (0, 0, False, np.int64(0), 0)
     while done < n_values:
         if rep_place == rep_run[1]:
-            rep_run, rep_place = open_run(repetition, rep_run[4], n_values - done, REPETITION_BITS), 0
+            rep_run, rep_place = open_run(repetition, rep_run[4], n_values - done, most), 0
         if def_place == def_run[1]:
             def_run, def_place = open_run(definition, def_run[4], n_values - done, width), 0
         if rep_run[4] < 0 or def_run[4] < 0:
             return -1, False
-        if length > 0 and _level(repetition, rep_run, rep_place, REPETITION_BITS) < REPETITION_BITS:
+        if length > 0 and _level(repetition, rep_run, rep_place, most) < most:
             return length, True
         count = 1
         if length > 0 and not rep_run[2] and not def_run[2]:
             count = min(rep_run[1] - rep_place, def_run[1] - def_place)
-        if length > 0 or _level(definition, def_run, def_place, width) >= level - 1:
+        if length > 0 or _level(definition, def_run, def_place, width) >= filled:
             length += count
         done += count
         rep_place += count

@@ -151,25 +151,28 @@ class SequenceReader(NumberReader):
 def first_inner_length(
     descriptor: int, chunk: Struct, column: SchemaColumn, max_page_bytes: int = MAX_PAGE_BYTES
 ) -> int | None:
-    """Return the length of the first inner list that isn't empty in a column of lists of lists; None if all are empty.
+    """Return the length of the first innermost list that isn't empty; None if all are empty.
 
-    Only the first pages are read, and only the levels of large pages.
+    Only the first pages are read, and only the levels of large pages: their values may be 100 MB.
 
     Raises
     ------
     PageError
-        If the column or its pages aren't supported.
+        If the column isn't one of lists, or lists of lists, of floats, or its pages aren't supported.
     OSError
         If the file can't be read.
     """
-    _check_nested(column)
-    level = column.leaves[0].definition
+    kinds = [element[REPETITION].value for element in column.elements]
+    leaf = column.leaves[0]
+    if leaf.repetition not in {1, 2} or len(column.leaves) > 1 or leaf.definition < 1:
+        raise PageError("not a list of floats, or a list of lists of floats")
+    level, filled = leaf.definition, leaf.definition - (kinds[-1] == OPTIONAL)
     _, codec, _, start, size = chunk_properties(chunk, descriptor)
     length, is_complete = 0, False
     for page in PageReader(descriptor, start, start + size, codec, None, max_page_bytes):
         if page.kind != DICTIONARY_PAGE:
             length, is_complete = inner_length(
-                page.repetition, page.definition, page.n_values, level, level.bit_length(), length
+                page.repetition, page.definition, page.n_values, leaf.repetition, filled, level.bit_length(), length
             )
         if length < 0:
             raise PageError("levels are damaged")
