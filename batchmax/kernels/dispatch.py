@@ -36,6 +36,7 @@ from numba.np.ufunc import parallel as numba_threads
 
 from batchmax.kernels.cache import KernelCache
 from batchmax.kernels.float_mode import STANDARD, exchange
+from batchmax.kernels.machine_code import only_for_entry_points
 from batchmax.runtime.compilation import compiling
 
 
@@ -258,17 +259,18 @@ def standard_floats() -> Iterator[None]:
 
 
 def _dispatcher(function: Callable[..., Any], *, parallel: bool) -> Any:
-    dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy")
+    dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
     dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba has no public setter
     dispatcher.compile = partial(_undisturbed, dispatcher.compile)
     # Called only if the cache doesn't have the function.
-    dispatcher._compiler.compile = partial(_announced, dispatcher._compiler.compile)  # noqa: SLF001
+    codegen = dispatcher.targetctx.codegen()
+    dispatcher._compiler.compile = partial(_announced, dispatcher._compiler.compile, codegen)  # noqa: SLF001
     return dispatcher
 
 
-def _announced(work: Callable[..., Any], *arguments: Any) -> Any:
+def _announced(work: Callable[..., Any], codegen: Any, *arguments: Any) -> Any:
     """Compile, and notify listeners that a compilation runs."""
-    with compiling():
+    with compiling(), only_for_entry_points(codegen):
         return work(*arguments)
 
 

@@ -29,7 +29,7 @@ def compiled_by() -> str:
     return f"Numba {__version__} for {config.CPU_NAME or get_host_cpu_name()}"
 
 
-compiled = njit(error_model="numpy")
+compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator for functions that kernels call.
 
 Numba's default error model raises on a division by 0, a branch that keeps the surrounding loop from vectorizing. With
