@@ -136,11 +136,14 @@ class Kernel:
     Made by the decorator :func:`kernel`.
     """
 
-    def __init__(self, function: Callable[..., Any], signatures: Sequence[Signature], *, parallel: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], signatures: Sequence[Signature], *, parallel: bool, interpreted: int = 0
+    ) -> None:
         self.function = function
         self.signatures = signatures
         self._arrays = [_arrays_of(signature) for signature in signatures]
         self._threaded = parallel
+        self._interpreted_bytes = interpreted
         self._dispatchers: dict[bool, Any] = {}
         self._entries: dict[tuple[bool, int], Callable[..., Any]] = {}
         self.name = function.__name__
@@ -160,6 +163,11 @@ class Kernel:
             The kernel isn't declared for arrays of these types.
         """
         number = self._find_signature(arguments)
+        if self._interpreted_bytes > 0 and not self._entries:
+            self._interpreted_bytes -= arguments[0].nbytes
+            if self._interpreted_bytes >= 0:
+                with np.errstate(over="ignore"):
+                    return self.function(*arguments)
         if not self._threaded:
             return self._entry(number, parallel=False)(*arguments)
         with _STATE.lock:
@@ -228,14 +236,18 @@ KERNELS: list[Kernel] = []
 """All kernels of the modules that were imported."""
 
 
-def kernel(arguments: str, *, parallel: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(arguments: str, *, parallel: bool = True, interpreted: int = 0) -> Callable[[Callable[..., Any]], Kernel]:
     """Return a decorator that makes a function a :class:`Kernel`; see :func:`signatures_of`.
 
     Input arrays may be read-only or writable. Arrays of other types than the declared ones are refused.
+
+    A process that calls a kernel for a few small arrays only would take longer to load it, and far longer to compile
+    it, than Python takes to run the function. The first calls therefore run it in Python: as many as have up to
+    ``interpreted`` bytes in their first arrays, all together. The functions that it calls must be ``interpretable``.
     """
 
     def register(function: Callable[..., Any]) -> Kernel:
-        made = Kernel(function, signatures_of(arguments), parallel=parallel)
+        made = Kernel(function, signatures_of(arguments), parallel=parallel, interpreted=interpreted)
         KERNELS.append(made)
         return made
 
