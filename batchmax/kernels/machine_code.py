@@ -12,7 +12,6 @@ from typing import Any
 
 from numba.core.codegen import JITCodeLibrary
 
-
 LOOP_WRAPPERS = ("_GufuncWrapper", "parallelgufuncwrapper")
 """In the names of what Numba puts between a parallel kernel and its loop."""
 

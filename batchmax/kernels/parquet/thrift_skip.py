@@ -133,9 +133,7 @@ def _skip(data, at, kind, kinds, left):
     return at
 
 
-@kernel(
-    "in uint8[:], in int64[:], out int64[:], out int64[:], out int64[:,:]", parallel=False, interpreted=INTERPRETED
-)
+@kernel("in uint8[:], in int64[:], out int64[:], out int64[:], out int64[:,:]", parallel=False, interpreted=INTERPRETED)
 def read_integers(data, starts, ends, fields, values):
     """Read some integer fields of structs, and of the structs directly in them.
 
