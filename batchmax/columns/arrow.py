@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax.errors import UsageError
+from batchmax.runtime.lazy_imports import ImportedWhenUsed
+
+pc = ImportedWhenUsed("pyarrow.compute")
 
 _SPARK_FIELDS = {"type", "size", "indices", "values"}
 _LIST_TYPES = {
@@ -182,10 +184,16 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 def valid_rows(array: pa.Array) -> NDArray[np.bool_]:
     """Return for each row whether it isn't null."""
-    bits = array.is_valid()
+    kind, bits, offset = array.type, array.buffers()[0], array.offset
+    if pa.types.is_primitive(kind) or is_list(kind):
+        if bits is None:
+            return np.ones(len(array), np.bool_)
+    else:  # for other types, such as unions, nulls may be stored elsewhere; this imports pyarrow.compute
+        valid = array.is_valid()
+        bits, offset = valid.buffers()[1], valid.offset
     # Not to_numpy: it imports pandas if installed, which takes a sixth of a second.
-    packed = np.frombuffer(bits.buffers()[1], np.uint8)
-    return np.unpackbits(packed, count=bits.offset + len(bits), bitorder="little")[bits.offset :].view(np.bool_)
+    packed = np.frombuffer(bits, np.uint8)
+    return np.unpackbits(packed, count=offset + len(array), bitorder="little")[offset:].view(np.bool_)
 
 
 def _path(fields: Iterable[pa.Field], name: str) -> list[int]:

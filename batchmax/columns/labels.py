@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
@@ -37,9 +36,12 @@ from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.buffers import Take
+from batchmax.runtime.lazy_imports import ImportedWhenUsed
 from batchmax.runtime.text import close_match, quantity
 from batchmax.statuses import Status
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
+
+pc = ImportedWhenUsed("pyarrow.compute")
 
 LabelKind = Literal["index", "name", "distribution"]
 

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import (
@@ -28,8 +27,11 @@ from batchmax.columns.arrow import (
 from batchmax.columns.logits_layout import BITS_WIDTH, LogitsColumn
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.buffers import Take
+from batchmax.runtime.lazy_imports import ImportedWhenUsed
 from batchmax.runtime.text import quantity
 from batchmax.statuses import Status
+
+pc = ImportedWhenUsed("pyarrow.compute")
 
 Matrix: TypeAlias = NDArray[Any]
 Statuses: TypeAlias = NDArray[np.uint8]

@@ -19,8 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llvmlite.binding import add_symbol, parse_assembly
 from numba.core import serialize
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.runtime import _nrt_python
 
 
 def cache_folder() -> Path:
@@ -68,8 +70,18 @@ class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Locator,)
 
     def reduce(self, cres: Any) -> tuple[bytes, bytes]:
-        """Return the compiled function as bytes and their digest, so that a flipped bit in machine code is detected."""
-        payload = serialize.dumps(super().reduce(cres))
+        """Return the compiled function as bytes and their digest, so that a flipped bit in machine code is detected.
+
+        Two things that Numba would keep are left out, because nothing uses them and loading them takes longer than
+        loading the machine code: the LLVM bitcode, for inlining into callers that Numba compiles, and the Python
+        objects of Numba's own functions, whose modules would be imported.
+        """
+        (name, kind, (machine_code, _)), function, *others, environments = super().reduce(cres)
+        # Numba takes from the bitcode which symbols the machine code defines.
+        symbols = (function.llvm_func_name, function.llvm_cpython_wrapper_name)
+        symbol_table = parse_assembly("".join(f'@"{symbol}" = global i8 0\n' for symbol in symbols)).as_bitcode()
+        own = tuple(one for one in environments if not one.globals["__name__"].startswith("numba."))
+        payload = serialize.dumps(((name, kind, (machine_code, symbol_table)), function, *others, own))
         return hashlib.sha256(payload).digest(), payload
 
     def rebuild(self, target_context: Any, payload: tuple[bytes, bytes]) -> Any:
@@ -105,7 +117,9 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         try:
             if Path(self.cache_path).exists():
                 _require_private(cache_folder())
-                return super().load_overload(sig, target_context)
+                _declare_runtime()
+                # Numba's load_overload first imports all that a compilation needs, which takes a tenth of a second.
+                return self._load_overload(sig, target_context)
         except PermissionError as error:
             self._warn("read", error)
         except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
@@ -129,6 +143,16 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+@cache
+def _declare_runtime() -> None:
+    """Tell LLVM the addresses of the C functions that compiled kernels call.
+
+    Numba does so in ``rtsys.initialize``, which also compiles functions that are needed only for compilations.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
 def _require_private(folder: Path) -> None:

@@ -36,6 +36,7 @@ from numba.np.ufunc import parallel as numba_threads
 
 from batchmax.kernels.cache import KernelCache
 from batchmax.kernels.float_mode import STANDARD, exchange
+from batchmax.kernels.machine_code import only_for_entry_points
 from batchmax.runtime.compilation import compiling
 
 
@@ -135,39 +136,77 @@ class Kernel:
     Made by the decorator :func:`kernel`.
     """
 
-    def __init__(self, function: Callable[..., Any], signatures: Sequence[Signature], *, parallel: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], signatures: Sequence[Signature], *, parallel: bool, interpreted: int = 0
+    ) -> None:
         self.function = function
         self.signatures = signatures
-        self._are_inputs = [isinstance(kind, types.Array) and not kind.mutable for kind in signatures[0]]
+        self._arrays = [_arrays_of(signature) for signature in signatures]
         self._threaded = parallel
+        self._interpreted_bytes = interpreted
         self._dispatchers: dict[bool, Any] = {}
+        self._entries: dict[tuple[bool, int], Callable[..., Any]] = {}
         self.name = function.__name__
         self.__doc__ = function.__doc__
 
     def compile(self) -> None:
         """Compile for all signatures, or load what is in the cache."""
-        for signature in self.signatures:
-            self._dispatcher(parallel=self._threaded and not _STATE.serial).compile(signature)
+        for number in range(len(self.signatures)):
+            self._entry(number, parallel=self._threaded and not _STATE.serial)
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the kernel on these arrays; outputs are filled in place."""
-        arguments = tuple(
-            _read_only(argument) if is_input else argument
-            for argument, is_input in zip(arguments, self._are_inputs, strict=True)
-        )
+        """Run the kernel on these arrays; outputs are filled in place.
+
+        Raises
+        ------
+        TypeError
+            The kernel isn't declared for arrays of these types.
+        """
+        number = self._find_signature(arguments)
+        if self._interpreted_bytes > 0 and not self._entries:
+            self._interpreted_bytes -= arguments[0].nbytes
+            if self._interpreted_bytes >= 0:
+                with np.errstate(over="ignore"):
+                    return self.function(*arguments)
         if not self._threaded:
-            return self._serial(*arguments)
+            return self._entry(number, parallel=False)(*arguments)
         with _STATE.lock:
             if _STATE.serial:
-                return self._serial(*arguments)
+                return self._entry(number, parallel=False)(*arguments)
             available = numba.config.NUMBA_NUM_THREADS
             before = numba.get_num_threads()
             limit = getattr(_STATE.limits, "threads", None)
             numba.set_num_threads(min(limit or before, available))
             try:
-                return self._parallel(*arguments)
+                return self._entry(number, parallel=True)(*arguments)
             finally:
                 numba.set_num_threads(before)
+
+    def _find_signature(self, arguments: Sequence[Any]) -> int:
+        """Return the number of the signature whose arrays have the types of these."""
+        for number, arrays in enumerate(self._arrays):
+            for place, dtype, axes, is_output in arrays:
+                array = arguments[place]
+                if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != axes:
+                    break
+                flags = array.flags
+                if not (flags.c_contiguous and flags.aligned and (flags.writeable or not is_output)):
+                    break
+            else:
+                return number
+        given = [f"{one.dtype}[{one.ndim}]" if isinstance(one, np.ndarray) else type(one).__name__ for one in arguments]
+        raise TypeError(f"no kernel {self.name} for arguments of types {given}; there are {list(self.signatures)}")
+
+    def _entry(self, number: int, *, parallel: bool) -> Callable[..., Any]:
+        """Return the compiled function for a signature.
+
+        It doesn't check the types of arrays. Numba's dispatcher would check them, and would import ``numpy.ma`` for it.
+        """
+        entry = self._entries.get((parallel, number))
+        if entry is None:
+            entry = self._dispatcher(parallel=parallel).compile(self.signatures[number])
+            self._entries[parallel, number] = entry
+        return entry
 
     @property
     def _parallel(self) -> Any:
@@ -180,23 +219,35 @@ class Kernel:
     def _dispatcher(self, *, parallel: bool) -> Any:
         # Not a cached property: up to Python 3.11 it has a lock, which a fork could leave locked in the child.
         if parallel not in self._dispatchers:
-            self._dispatchers.setdefault(parallel, _dispatcher(self.function, self.signatures, parallel=parallel))
+            self._dispatchers.setdefault(parallel, _dispatcher(self.function, parallel=parallel))
         return self._dispatchers[parallel]
+
+
+def _arrays_of(signature: Signature) -> list[tuple[int, np.dtype[Any], int, bool]]:
+    """Return place, type and number of axes of the arrays of a signature, and whether they are outputs."""
+    return [
+        (place, np.dtype(str(kind.dtype)), kind.ndim, kind.mutable)
+        for place, kind in enumerate(signature)
+        if isinstance(kind, types.Array)
+    ]
 
 
 KERNELS: list[Kernel] = []
 """All kernels of the modules that were imported."""
 
 
-def kernel(arguments: str, *, parallel: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(arguments: str, *, parallel: bool = True, interpreted: int = 0) -> Callable[[Callable[..., Any]], Kernel]:
     """Return a decorator that makes a function a :class:`Kernel`; see :func:`signatures_of`.
 
-    Input arrays may be read-only or writable: Numba distinguishes the two, so the kernel gets read-only views. Other
-    types of arguments than the declared ones are refused, instead of compiling the kernel again for them.
+    Input arrays may be read-only or writable. Arrays of other types than the declared ones are refused.
+
+    A process that calls a kernel for a few small arrays only would take longer to load it, and far longer to compile
+    it, than Python takes to run the function. The first calls therefore run it in Python: as many as have up to
+    ``interpreted`` bytes in their first arrays, all together. The functions that it calls must be ``interpretable``.
     """
 
     def register(function: Callable[..., Any]) -> Kernel:
-        made = Kernel(function, signatures_of(arguments), parallel=parallel)
+        made = Kernel(function, signatures_of(arguments), parallel=parallel, interpreted=interpreted)
         KERNELS.append(made)
         return made
 
@@ -219,42 +270,28 @@ def standard_floats() -> Iterator[None]:
         _exchange(before)
 
 
-def _read_only(argument: Any) -> Any:
-    if not isinstance(argument, np.ndarray) or not argument.flags.writeable:
-        return argument
-    view = argument.view()
-    view.flags.writeable = False
-    return view
-
-
-def _dispatcher(function: Callable[..., Any], signatures: Sequence[Signature], *, parallel: bool) -> Any:
-    dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy")
+def _dispatcher(function: Callable[..., Any], *, parallel: bool) -> Any:
+    dispatcher = numba.njit(function, parallel=parallel, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
     dispatcher._cache = KernelCache(function, parallel=parallel)  # noqa: SLF001 - Numba has no public setter
-    dispatcher.compile = partial(_undisturbed, dispatcher.compile, signatures)
+    dispatcher.compile = partial(_undisturbed, dispatcher.compile)
     # Called only if the cache doesn't have the function.
-    dispatcher._compiler.compile = partial(_announced, dispatcher._compiler.compile)  # noqa: SLF001
+    codegen = dispatcher.targetctx.codegen()
+    dispatcher._compiler.compile = partial(_announced, dispatcher._compiler.compile, codegen)  # noqa: SLF001
     return dispatcher
 
 
-def _announced(work: Callable[..., Any], *arguments: Any) -> Any:
+def _announced(work: Callable[..., Any], codegen: Any, *arguments: Any) -> Any:
     """Compile, and notify listeners that a compilation runs."""
-    with compiling():
+    with compiling(), only_for_entry_points(codegen):
         return work(*arguments)
 
 
-def _undisturbed(work: Callable[..., Any], signatures: Sequence[Signature], signature: Signature) -> Any:
+def _undisturbed(work: Callable[..., Any], signature: Signature) -> Any:
     """Compile in a thread of its own, which signals don't interrupt.
 
     An exception inside LLVM would end the process. A signal interrupts the calling thread at once; the compilation runs
     to its end.
-
-    Raises
-    ------
-    TypeError
-        The kernel isn't declared for arguments of these types.
     """
-    if signature not in signatures:
-        raise TypeError(f"no kernel for arguments of types {signature}; there are {list(signatures)}")
     thread = ThreadPoolExecutor(1, "compile")
     done = thread.submit(work, signature)
     thread.shutdown(wait=False)

@@ -21,7 +21,7 @@ from llvmlite import ir
 from llvmlite.binding import get_host_cpu_name
 from numba import __version__, config, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 
 def compiled_by() -> str:
@@ -29,12 +29,16 @@ def compiled_by() -> str:
     return f"Numba {__version__} for {config.CPU_NAME or get_host_cpu_name()}"
 
 
-compiled = njit(error_model="numpy")
+compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator for functions that kernels call.
 
 Numba's default error model raises on a division by 0, a branch that keeps the surrounding loop from vectorizing. With
 this one, 1 / 0 is infinity, as in NumPy.
 """
+
+
+interpretable = register_jitable(error_model="numpy")
+"""Decorator like :data:`compiled` for functions that Python can call as well; for kernels that may be interpreted."""
 
 
 @intrinsic

@@ -1,9 +1,26 @@
-"""Blocks imports that dependencies make of packages which the command line doesn't use and which are slow to import."""
+"""Delays or blocks imports of packages that are slow to import.
+
+``pyarrow.compute`` is imported when it is used, because it creates a Python function for each of Arrow's functions.
+Imports that dependencies make of packages which the command line doesn't use are blocked.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
+from typing import Any
+
+
+class ImportedWhenUsed:
+    """A module that is imported when its first attribute is used."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        """Import the module, and return its attribute."""
+        return getattr(import_module(self._name), attribute)
 
 
 def allow_imports() -> None:

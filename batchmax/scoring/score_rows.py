@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
@@ -31,8 +30,11 @@ from batchmax.kernels.sampling import sample_rows
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
 from batchmax.parquet.int96 import is_raw
 from batchmax.runtime.buffers import Take
+from batchmax.runtime.lazy_imports import ImportedWhenUsed
 from batchmax.scoring.activations import activate, correct_statuses, other_losses
 from batchmax.statuses import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
+
+pc = ImportedWhenUsed("pyarrow.compute")
 
 Array = NDArray[Any]
 

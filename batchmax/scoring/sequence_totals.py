@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array, plain_array, valid_rows
 from batchmax.columns.sequences import Tokens
 from batchmax.errors import DataError
 from batchmax.kernels.compensated_sums import sum_lists
+from batchmax.runtime.lazy_imports import ImportedWhenUsed
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, Status
+
+pc = ImportedWhenUsed("pyarrow.compute")
 
 Array = NDArray[Any]
 

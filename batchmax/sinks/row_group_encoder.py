@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchmax.columns.arrow import is_list, valid_rows
+from batchmax.columns.arrow import is_list, number_values, valid_rows
 from batchmax.parquet import (
     CopiedColumns,
     EncodedChunk,
@@ -34,6 +33,9 @@ from batchmax.parquet.thrift import I32, Field, Struct
 from batchmax.parquet.value_order import value_order
 from batchmax.parquet.writing.column_chunk import METADATA, TYPE, chunk_range, relative_metadata
 from batchmax.parquet.writing.list_writer import Map
+from batchmax.runtime.lazy_imports import ImportedWhenUsed
+
+pc = ImportedWhenUsed("pyarrow.compute")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +154,12 @@ def matrix_rows(array: pa.Array) -> MatrixRows | None:
     """Return a column's rows as a matrix; None if they aren't floats or lists of floats of equal length."""
     missing = ~valid_rows(array) if array.null_count else None
     filled = len(array) - array.null_count
-    values = array.flatten() if is_list(array.type) else array.drop_null()
-    if values.type not in {pa.float32(), pa.float64()} or values.null_count:
+    values = _flat_values(array) if is_list(array.type) else array
+    if values.type not in {pa.float32(), pa.float64()}:
+        return None
+    if values is array and missing is not None:
+        values = pa.array(number_values(array)[~missing])  # drop_null would import pyarrow.compute
+    if values.null_count:
         return None
     n_classes = len(values) // max(filled, 1) or 1
     if filled * n_classes != len(values):
@@ -163,6 +169,14 @@ def matrix_rows(array: pa.Array) -> MatrixRows | None:
         if ((lengths if missing is None else lengths[~missing]) != n_classes).any():
             return None
     return MatrixRows(values.to_numpy().reshape(filled, n_classes), missing)
+
+
+def _flat_values(array: pa.Array) -> pa.Array:
+    """Return the values of lists, without those of null lists."""
+    if array.null_count or not isinstance(array, pa.ListArray | pa.LargeListArray):
+        return array.flatten()  # imports pyarrow.compute
+    start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    return array.values.slice(start, end - start)
 
 
 def writer_options(schema: pa.Schema, codecs: Mapping[str, str], plain: frozenset[str]) -> dict[str, Any]:

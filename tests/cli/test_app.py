@@ -18,6 +18,7 @@ from batchmax.cli.commands.score import command as score
 from batchmax.cli.errors import explain
 from batchmax.cli.signals import Terminated
 from batchmax.errors import BadRowError, DataError, GateError, OutputError, UsageError
+from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 
 NAMES = [name for names in COMMANDS.values() for name in names]
@@ -53,6 +54,18 @@ def test_help_and_usage_errors_import_nothing_heavy(words):
     modules = python("-c", code).stdout.splitlines()[-1].split()
     assert "click" in modules
     assert not {"numba", "pyarrow", "numpy", "rich", "llvmlite"} & set(modules)
+
+
+def test_a_job_with_compiled_kernels_imports_only_what_it_uses(tmp_path):
+    """A small job imports neither what only compilations need, nor Arrow's compute functions, tables or Ray."""
+    code = "import sys; from batchmax.cli.app import main; main(); print(*sys.modules)"
+    for name in ("first.parquet", "second.parquet"):
+        modules = python("-c", code, "score", str(ROOT / "data/digits.parquet"), "-o", str(tmp_path / name)).stdout
+    loaded = set(modules.splitlines()[-1].split())
+    assert {"numba", "pyarrow"} <= loaded
+    unused = {"numba.np.arrayobj", "numba.np.linalg", "numba.cpython.listobj", "numpy.ma", "scipy", "pandas"}
+    unused |= {"pyarrow.compute", "pyarrow.dataset", "rich.console", "rich.table", "ray", "fsspec"}
+    assert not unused & loaded
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], []])

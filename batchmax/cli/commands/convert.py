@@ -38,9 +38,9 @@ def command(inputs: tuple[str, ...], out: str, layout: Layout, **given: Any) -> 
     Other columns are copied. Hugging Face metadata isn't copied: pass class names to score with
     --classes.
     """
-    from batchmax.cli.render import tables
+    from batchmax.cli.render import summaries
     from batchmax.jobs import convert
 
     with show_progress() as progress:
         summary = convert.convert(list(inputs), out, layout, progress=progress, **given)
-    show_result(summary, lambda: tables.show_summary(summary, out, scored=False))
+    show_result(summary, lambda: summaries.show_summary(summary, out, scored=False))

@@ -50,9 +50,9 @@ def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     one row, the rows with the largest losses, and groups. It is one file that loads no others. INPUT
     is logits or scored files.
     """
-    from batchmax.cli.render import tables
+    from batchmax.cli.render import summaries
     from batchmax.reports import report
 
     with show_progress() as progress:
         result = report.report(list(inputs), out, progress=progress, **given)
-    show_result(result, lambda: tables.show_report(result))
+    show_result(result, lambda: summaries.show_report(result))

@@ -113,7 +113,7 @@ def command(inputs: tuple[str, ...], out: str, dry_run: bool, **given: Any) -> N
     Reads INPUT (files, folders, quoted globs, or - for stdin) and writes its rows, in the same order,
     with their probabilities and losses.
     """
-    from batchmax.cli.render import tables
+    from batchmax.cli.render import summaries
     from batchmax.jobs import score
 
     if out == "-" and sys.stdout.isatty():
@@ -122,10 +122,10 @@ def command(inputs: tuple[str, ...], out: str, dry_run: bool, **given: Any) -> N
     options = score_options(**given)
     if dry_run:
         plan = score.dry_run(list(inputs), out, options)
-        show_result(plan, lambda: tables.show_plan(plan))
+        show_result(plan, lambda: summaries.show_plan(plan))
         return
     with show_progress() as progress:
         summary = score.score(list(inputs), out, options, progress=progress)
     # With -o -, the data is on stdout.
     with contextlib.redirect_stdout(sys.stderr) if out == "-" else contextlib.nullcontext():
-        show_result(summary, lambda: tables.show_summary(summary, out))
+        show_result(summary, lambda: summaries.show_summary(summary, out))

@@ -139,7 +139,7 @@ def _show_sequence(inputs: list[str], row: int, options: ScoreOptions, *, everyt
 
 
 def _show_worst(inputs: list[str], n: int, *, out: str | None, if_exists: IfExists | None, **given: Any) -> None:
-    from batchmax.cli.render import tables
+    from batchmax.cli.render import summaries
     from batchmax.cli.render import worst_rows as worst_table
     from batchmax.columns.plain_values import plain_rows
     from batchmax.evaluation.worst_rows import worst_rows
@@ -161,7 +161,7 @@ def _show_worst(inputs: list[str], n: int, *, out: str | None, if_exists: IfExis
         if out is None:
             worst_table.show(result)
         else:
-            tables.show_worst_file(result, out)
+            summaries.show_worst_file(result, out)
 
     show_result(plain_rows(result), as_text)
 

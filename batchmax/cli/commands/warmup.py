@@ -20,9 +20,9 @@ def command() -> None:
     By default, kernels are compiled on first use, and stored in ~/.cache/batchmax. Run this when you
     build a container image, or before a benchmark.
     """
-    from batchmax.cli.render import tables
+    from batchmax.cli.render import summaries
     from batchmax.functional.warmup import warmup
 
     with show_progress() as progress:
         result = warmup(progress)
-    show_result(result, lambda: tables.show_warmup(result))
+    show_result(result, lambda: summaries.show_warmup(result))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from batchmax.cli.render import tables
+from batchmax.cli.render import summaries, tables
 from batchmax.cli.render.formatting import ABSENT, change_of, duration, number, shortened
 from batchmax.cli.render.tables import Column
 from batchmax.evaluation.comparison.result import Comparison
@@ -20,7 +20,7 @@ LONGEST = 40
 
 def show(result: Comparison) -> None:
     """Print the comparison."""
-    tables.show_pairs(
+    summaries.show_pairs(
         [
             ("A", _files(result.files_a)),
             ("B", _files(result.files_b)),

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from batchmax.cli.render.formatting import change_of, duration, number
-from batchmax.cli.render.tables import Column, console, flagged, show_pairs
+from batchmax.cli.render.summaries import flagged, show_pairs
+from batchmax.cli.render.tables import Column, console
 from batchmax.runtime.text import printable, quantity, shell_word
 
 MOST_ROWS = 20

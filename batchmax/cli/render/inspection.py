@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchmax.cli.render import tables
+from batchmax.cli.render import summaries, tables
 from batchmax.cli.render.formatting import ABSENT, number, size
 from batchmax.cli.render.tables import Column
 from batchmax.columns.logits_layout import INPUT_TEXTS
@@ -18,7 +18,7 @@ def show(facts: Facts) -> None:
     """Print the facts as tables."""
     console = tables.console()
     groups = facts["row_groups"]
-    tables.show_pairs(
+    summaries.show_pairs(
         [
             ("file", printable(facts["file"])),
             *([("files", number(len(facts["files"])))] if len(facts["files"]) > 1 else []),
@@ -45,7 +45,7 @@ def show(facts: Facts) -> None:
     if more > 0:
         console.print_line(f"and {quantity(more, 'more column')}; for all: --json", "dim")
     console.print()
-    tables.show_pairs(_found(facts))
+    summaries.show_pairs(_found(facts))
 
 
 def _found(facts: Facts) -> list[tuple[str, str]]:

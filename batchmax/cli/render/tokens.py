@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from batchmax.cli.render import tables
+from batchmax.cli.render import summaries, tables
 from batchmax.cli.render.formatting import number
 from batchmax.jobs.sequence_trace import SequenceTrace
 from batchmax.runtime.text import printable, quantity
@@ -55,7 +55,7 @@ def show(sequence: SequenceTrace, *, everything: bool) -> None:
             ("mean loss", number(values["mean_loss"])),
             ("perplexity", number(values["perplexity"])),
         ]
-    tables.show_pairs([*figures, ("status", values["status"])])
+    summaries.show_pairs([*figures, ("status", values["status"])])
 
 
 def strip(losses: Sequence[float | None], width: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import duration, number, size
+from batchmax.cli.render.summaries import show_pairs
 from batchmax.runtime.text import printable, quantity
 from batchmax.verification.verify import Verification
 
@@ -35,7 +35,7 @@ def show(result: Verification) -> None:
     rate = f"{size(result.bytes_read / result.seconds)}/s" if result.seconds else ""
     pairs.append(("time", f"{duration(result.seconds)}  ({rate})"))
     pairs += [("note", printable(note)) for note in result.notes]
-    tables.show_pairs(pairs)
+    show_pairs(pairs)
 
 
 def _pages(result: Verification) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from batchmax.cli.render import tables
 from batchmax.cli.render.formatting import ABSENT, number, shortened
+from batchmax.cli.render.summaries import GAP
 from batchmax.cli.render.tables import Column
 from batchmax.columns.plain_values import PlainColumn, plain_columns
 from batchmax.runtime.text import printable
@@ -47,7 +48,7 @@ def show(result: Any) -> None:
     left, fixed = console.width, list[Column]()
     for column in columns[:shown]:
         fixed.append(replace(column, room=max(min(column.width, left), 1)))
-        left -= column.width + tables.GAP
+        left -= column.width + GAP
     console.print_columns(fixed, no_wrap=True)
     if shown < len(columns):
         left_out = ", ".join(column.heading for column in columns[shown:])
@@ -61,7 +62,7 @@ def fitting(columns: Sequence[Column], room: int) -> int:
         width = column.width
         if used + (width if column.justify == "right" else min(width, NARROWEST)) > room:
             return count
-        used += width + tables.GAP
+        used += width + GAP
     return len(columns)
 
 

@@ -10,7 +10,7 @@ https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-pac
 import numpy as np
 
 from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.intrinsics import compiled
+from batchmax.kernels.intrinsics import compiled, interpretable
 
 MAX_SHIFT = 35
 """The largest shift of a byte in a run header's varint: headers have at most six bytes."""
@@ -24,7 +24,7 @@ LONGEST_RUN_HEADER = 9
 """Bytes of a run's header and of its value."""
 
 
-@compiled
+@interpretable
 def varint(data, at, most_shift):
     """Return a varint (seven bits per byte) and the position after it; the position is -1 if the varint is damaged."""
     value = np.int64(0)

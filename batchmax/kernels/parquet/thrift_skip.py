@@ -10,7 +10,7 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 import numpy as np
 
 from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.intrinsics import compiled
+from batchmax.kernels.intrinsics import interpretable
 from batchmax.kernels.parquet.rle import varint
 
 FALSE, BYTE, I16, I64, DOUBLE, BINARY, LIST, MAP, STRUCT = 2, 3, 4, 6, 7, 8, 9, 11, 12
@@ -19,11 +19,13 @@ INNER = 256
 IN_STRUCT = -1
 """The stack entry of a struct. The entry of a list is the type of its items, the entry of a map both types."""
 MAX_DEPTH = 64
+INTERPRETED = 1 << 15
+"""Python needs about 0.2 ms for the footer of a small file, and one to four to load a kernel."""
 MAX_SHIFT = 63
 """The largest shift of a byte in an integer: at most ten bytes."""
 
 
-@kernel("in uint8[:], int64, out int64[:]", parallel=False)
+@kernel("in uint8[:], int64, out int64[:]", parallel=False, interpreted=INTERPRETED)
 def find_structs(data, at, starts):
     """Find where consecutive structs begin.
 
@@ -50,7 +52,7 @@ def find_structs(data, at, starts):
     return True
 
 
-@compiled
+@interpretable
 def _skip(data, at, kind, kinds, left):
     """Return the position after a list item of a type; -1 if it is incomplete or invalid.
 
@@ -131,7 +133,7 @@ def _skip(data, at, kind, kinds, left):
     return at
 
 
-@kernel("in uint8[:], in int64[:], out int64[:], out int64[:], out int64[:,:]", parallel=False)
+@kernel("in uint8[:], in int64[:], out int64[:], out int64[:], out int64[:,:]", parallel=False, interpreted=INTERPRETED)
 def read_integers(data, starts, ends, fields, values):
     """Read some integer fields of structs, and of the structs directly in them.
 

@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -32,7 +31,10 @@ from batchmax.columns.arrow import (
 )
 from batchmax.errors import DataError, UsageError
 from batchmax.runtime.arrow_errors import PARSING, is_damage
+from batchmax.runtime.lazy_imports import ImportedWhenUsed
 from batchmax.runtime.text import quantity
+
+pc = ImportedWhenUsed("pyarrow.compute")
 
 OFFSET_BYTES = 8
 """Bytes that a text, a binary value or a list takes in addition to its value."""
