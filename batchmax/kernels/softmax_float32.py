@@ -107,7 +107,7 @@ def finish_rows(z, beta, first, end, ms, sums, probs, log_probs, spare, maxima, 
                 rests[i] = row_exp(z, i, ms[r], beta, probs, i, lanes)
                 row_scale(probs, i, rests[i])
             else:
-                rests[i] = row_exp(z, i, ms[r], beta, spare, 0, lanes)
+                rests[i] = row_exp(z, i, ms[r], beta, spare, np.int64(0), lanes)
             if rests[i] != rests[i]:
                 status[i] = min(status[i], why_nan(z, i))
     if log_probs.shape[0] != 0:
