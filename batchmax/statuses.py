@@ -24,8 +24,8 @@ class Status(IntEnum):
 STATUS_NAMES: tuple[str, ...] = tuple(status.name.lower() for status in Status)
 """The values of the ``status`` column, by number."""
 
-# NumPy compares an array of uint8 with these numbers as they are. With a member of an enumeration, it converts the array
-# to int64 first, which takes 20 times as long.
+# Plain numbers: NumPy compares an array of uint8 with them as it is. With a member of an enumeration, it converts the
+# array to int64 first, which takes 20 times as long.
 
 LAST_WITHOUT_PROBS = int(Status.NO_ANSWER)
 """Rows with a status up to this one have no probabilities."""

@@ -90,13 +90,12 @@ def matrix_columns(
     elif layout == "fixed":
         values = _over(matrix.reshape(-1), None)
         arrays = [pa.Array.from_buffers(fields[0].type, n_rows, [_bitmap(missing)], children=[values])]
+    elif missing is None:
+        arrays = [_equal_lists(matrix, fields[0].type, take)]
     else:
-        if missing is None:
-            arrays = [_equal_lists(matrix, fields[0].type, take)]
-        else:
-            # Values under a null are valid in Arrow, but not every version of its Parquet writer accepts them.
-            lengths = np.where(missing, 0, n_classes)
-            arrays = [list_array(matrix[~missing], lengths, missing, fields[0].type)]
+        # Values under a null are valid in Arrow, but not every version of its Parquet writer accepts them.
+        lengths = np.where(missing, 0, n_classes)
+        arrays = [list_array(matrix[~missing], lengths, missing, fields[0].type)]
     return list(zip(fields, arrays, strict=True))
 
 
