@@ -296,7 +296,10 @@ def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]
         return np.zeros(len(array), np.int64), np.full(len(array), Status.UNLABELLED, np.uint8)
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
-    values, missing = number_values(array), ~valid_rows(array)
+    values = number_values(array)
+    if array.null_count == 0 and values.dtype.kind != "f" and values.dtype != np.uint64:
+        return np.require(values, np.int64, "A"), None
+    missing = ~valid_rows(array)
     unfit = np.zeros(len(array), np.bool_)
     if values.dtype.kind == "f":
         values = values.astype(np.float64, copy=False)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.logits_layout import OutputLayout
+from batchmax.runtime.buffers import Take
 from batchmax.statuses import STATUS_NAMES
 
 STATUS_TYPE = pa.dictionary(pa.int8(), pa.string())
@@ -52,6 +53,7 @@ def matrix_columns(
     missing: Missing = None,
     suffixes: Sequence[str] = (),
     prefix: str = "",
+    take: Take = np.empty,
 ) -> list[tuple[pa.Field, pa.Array]]:
     """Return a matrix as columns.
 
@@ -70,6 +72,8 @@ def matrix_columns(
         One for each class, for the layout ``wide``.
     prefix
         Prefix of every column's name.
+    take
+        Allocator of memory for offsets of lists.
 
     Raises
     ------
@@ -86,12 +90,12 @@ def matrix_columns(
     elif layout == "fixed":
         values = _over(matrix.reshape(-1), None)
         arrays = [pa.Array.from_buffers(fields[0].type, n_rows, [_bitmap(missing)], children=[values])]
+    elif missing is None:
+        arrays = [_equal_lists(matrix, fields[0].type, take)]
     else:
-        lengths = np.full(n_rows, n_classes)
-        if missing is not None:
-            # Values under a null are valid in Arrow, but not every version of its Parquet writer accepts them.
-            matrix, lengths[missing] = matrix[~missing], 0
-        arrays = [list_array(matrix, lengths, missing, fields[0].type)]
+        # Values under a null are valid in Arrow, but not every version of its Parquet writer accepts them.
+        lengths = np.where(missing, 0, n_classes)
+        arrays = [list_array(matrix[~missing], lengths, missing, fields[0].type)]
     return list(zip(fields, arrays, strict=True))
 
 
@@ -139,12 +143,33 @@ def list_array(
     ValueError
         A list with 32-bit offsets would have 2**31 or more values.
     """
-    dtype = np.int64 if pa.types.is_large_list(arrow_type) else np.int32
-    total = int(lengths.sum())
-    if total > np.iinfo(dtype).max:
-        raise ValueError(f"{total:,} numbers exceed the offsets of {arrow_type}")
-    offsets = np.zeros(len(lengths) + 1, dtype)
+    offsets = np.zeros(len(lengths) + 1, _offset_type(int(lengths.sum()), arrow_type))
     np.cumsum(lengths, out=offsets[1:])
     buffers = [_bitmap(missing), pa.py_buffer(offsets)]
     child = _over(values.reshape(-1), None) if isinstance(values, np.ndarray) else values
     return pa.Array.from_buffers(arrow_type, len(lengths), buffers, children=[child])
+
+
+def _equal_lists(matrix: NDArray[Any], arrow_type: pa.DataType, take: Take) -> pa.Array:
+    """Return the rows of a contiguous matrix as lists, which share its memory."""
+    n_rows, n_classes = matrix.shape
+    offsets = take((n_rows + 1,), _offset_type(matrix.size, arrow_type))
+    offsets[:] = np.arange(n_rows + 1, dtype=offsets.dtype)
+    offsets *= n_classes
+    return pa.Array.from_buffers(
+        arrow_type, n_rows, [None, pa.py_buffer(offsets)], children=[_over(matrix.reshape(-1), None)]
+    )
+
+
+def _offset_type(total: int, arrow_type: pa.DataType) -> type[np.int32 | np.int64]:
+    """Return the type of the offsets of lists with ``total`` values.
+
+    Raises
+    ------
+    ValueError
+        There are too many for offsets of 32 bits.
+    """
+    dtype = np.int64 if pa.types.is_large_list(arrow_type) else np.int32
+    if total > np.iinfo(dtype).max:
+        raise ValueError(f"{total:,} numbers exceed the offsets of {arrow_type}")
+    return dtype

@@ -328,8 +328,8 @@ def _along_axis(logits: ArrayLike, axis: int, temperature: float, out: Array | N
     buffers = Buffers()
     for block in _blocks(view.matrix):
         buffers.reset()
-        filled = {"log_probs" if logs else "probs": target[block]}
-        softmax_rows(view.matrix[block], view.beta, **filled, take=buffers.take)
+        probs, log_probs = (None, target[block]) if logs else (target[block], None)
+        softmax_rows(view.matrix[block], view.beta, probs=probs, log_probs=log_probs, take=buffers.take)
     view.store(target, result)
     return result
 

@@ -6,6 +6,9 @@ from batchmax.kernels.dispatch import kernel
 from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.simd import WIDTH, address, load, total
 from batchmax.kernels.softmax import add_exactly
+from batchmax.statuses import LAST_WITHOUT_LOSS, Status
+
+OK = int(Status.OK)
 
 FEW = 4 * WIDTH
 """Up to this many terms are read one by one.
@@ -79,6 +82,53 @@ def sum_counted(values, counted, sums):
     sums[0] = total
     sums[1] = lost
     sums[2] += infinite
+
+
+@kernel("in uint8[:], in float64[:], in bool[:], out int64[:], out float64[:]", parallel=False)
+def tally_rows(status, losses, hits, statuses, sums):
+    """Count rows by status, and add the losses of those that have one to sums, as :func:`sum_counted` does.
+
+    Parameters
+    ----------
+    status : (n,) uint8
+    losses : (n,) float64 or (0,)
+        Empty without losses.
+    hits : (n,) bool or (0,)
+        Whether the prediction is correct; empty if unknown.
+    statuses : (256,) int64
+        The number of rows of each status; updated in place.
+    sums : (3,) float64
+        Updated in place.
+
+    Returns
+    -------
+    the number of correct predictions among the rows that have a loss.
+    """
+    total = sums[0]
+    lost = sums[1]
+    infinite = 0
+    correct = 0
+    usual = 0
+    has_losses = losses.shape[0] > 0
+    has_hits = hits.shape[0] > 0
+    for i in range(status.shape[0]):
+        # Nearly all rows have this status. An increment of memory would wait for that of the row before.
+        if status[i] == OK:
+            usual += 1
+        else:
+            statuses[status[i]] += 1
+        if has_losses and status[i] > LAST_WITHOUT_LOSS:
+            if losses[i] == np.inf:
+                infinite += 1
+            else:
+                total, lost = add_exactly(total, lost, losses[i])
+            if has_hits:
+                correct += hits[i]
+    statuses[OK] += usual
+    sums[0] = total
+    sums[1] = lost
+    sums[2] += infinite
+    return correct
 
 
 @kernel("in float64[:], in bool[:], in int64[:], out float64[:,:]", parallel=False)

@@ -142,7 +142,7 @@ def score_rows(
             matrix, rows, beta, labels.indices, weights, options.label_smoothing, labels.ignore_index, take
         )
         if weights is not None:
-            weights = weights[np.where(status >= Status.MASKED_LABEL, labels.indices, 0)]
+            weights = weights[np.where(status > LAST_WITHOUT_LOSS, labels.indices, 0)]
         values["correct"] = hits
     elif labels.targets is not None:
         nll = losses = dense_losses(matrix, rows, beta, labels.targets, None, 0.0, take)
@@ -258,7 +258,7 @@ def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take)
         return [(field, vector_column(values, missing))]
     layout: OutputLayout = job.layout if name in OUTPUTS else "list"
     prefix = job.options.prefix if job.nesting is None else ""
-    return matrix_columns(name, values, layout, missing=missing, suffixes=job.logits.suffixes, prefix=prefix)
+    return matrix_columns(name, values, layout, missing=missing, suffixes=job.logits.suffixes, prefix=prefix, take=take)
 
 
 def _cast(values: Array, dtype: np.dtype[Any], take: Take) -> Array:

@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax.functional.losses import perplexities
-from batchmax.kernels.compensated_sums import sum_counted
-from batchmax.statuses import LAST_BAD, STATUS_NAMES, Status
+from batchmax.kernels.compensated_sums import sum_counted, tally_rows
+from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, STATUS_NAMES, Status
+
+N_CODES = 256
+"""The number of values of a status code, of which only the first few are used."""
 
 
 @dataclass(eq=False)
@@ -96,16 +99,27 @@ class Tally:
         weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Count a batch: its statuses; and with labels, losses, plain losses, correct predictions and weights."""
-        self.statuses += np.bincount(status, minlength=len(Status))
+        counts = np.zeros(N_CODES, np.int64)
+        is_same_sum = nll is losses and np.array_equal(self.nll, self.loss)
+        self.hits += tally_rows(
+            status,
+            np.empty(0) if losses is None else losses,
+            np.empty(0, np.bool_) if hits is None else hits,
+            counts,
+            self.loss,
+        )
+        self.statuses += counts[: len(Status)]
         if losses is None or nll is None:
             return
-        counted = status >= Status.MASKED_LABEL
-        sum_counted(losses, counted, self.loss)
+        judged = int(counts[LAST_WITHOUT_LOSS + 1 :].sum())
+        self.judged += judged
+        if is_same_sum and weights is None:
+            self.nll[:] = self.loss
+            self.weight[0] += judged
+            return
+        counted = status > LAST_WITHOUT_LOSS
         sum_counted(nll, counted, self.nll)
-        self.judged += int(np.count_nonzero(counted))
         sum_counted(np.ones(len(counted)) if weights is None else weights, counted, self.weight)
-        if hits is not None:
-            self.hits += int(np.count_nonzero(hits & counted))
 
     def add_sequences(self, status: NDArray[np.uint8]) -> None:
         """Count sequences by status."""

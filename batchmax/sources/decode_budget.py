@@ -51,6 +51,8 @@ class DecodeBudget:
         Memory limit of the whole job in bytes; None for :data:`DEFAULT_LIMIT`, in commands without ``--memory-limit``.
     kept_rows
         Number of rows of an output row group, if its carried columns stay in memory until they are written.
+    counted
+        Names of columns whose pages are known to have the number of values that the footer says.
 
     Raises
     ------
@@ -65,12 +67,14 @@ class DecodeBudget:
         names: Sequence[str] | None,
         limit: int | None,
         kept_rows: int | None = None,
+        counted: Collection[str] = (),
     ) -> None:
         file, descriptor = opened.file, opened.descriptor
         self._is_adjustable = limit is not None
         limit = DEFAULT_LIMIT if limit is None else limit
         self._opened, self._file, self._group, self._names = opened, file, group, names
         self._limit, self._kept_rows = limit, kept_rows
+        self._counted = {name.encode() for name in counted}
         self._decoded_sizes: dict[str, DecodedSize] = {}
         self._fixed_row_bytes = self._rows = self._kept = 0
         self._leaves: list[tuple[int, Leaf]] = []
@@ -212,15 +216,16 @@ class DecodeBudget:
             They differ.
         """
         row_group = self._file.footer.row_group(self._group)
-        flat = np.array(
-            [not leaf.repetition and leaf.name not in self._decoded_sizes for _, leaf in self._leaves], np.bool_
-        )
-        numbers = [number for number, _ in self._leaves]
+        leaves = [(number, leaf) for number, leaf in self._leaves if leaf.path[0] not in self._counted]
+        if not leaves:
+            return
+        flat = np.array([not leaf.repetition and leaf.name not in self._decoded_sizes for _, leaf in leaves], np.bool_)
+        numbers = [number for number, _ in leaves]
         # For codecs that only pyarrow decodes, only the counts in page headers can be compared.
         right = ~np.isin(row_group.sizes[numbers, 0], list(CODECS))
         counts = count_values(self._opened.descriptor, row_group.ranges[numbers][flat])
         right[flat] = (counts == row_group.n_rows) | (right[flat] & (counts < 0))
-        for number, leaf in itertools.compress(self._leaves, ~right):
+        for number, leaf in itertools.compress(leaves, ~right):
             try:
                 decoded_size = self._decoded_sizes.get(leaf.name)
                 if decoded_size is None:

@@ -89,7 +89,8 @@ class GroupReader:
             # Copied columns aren't decoded, except in the first row group: there, decoding detects a footer that is
             # wrong about a whole column.
             rest = plan if group == 0 else self._without_copied(plan, copied)
-            chunks: Iterator[Any] = self._unplaced_chunks(opened, group, at_once, rest, kept_rows)
+            counted = () if copied is None else copied.chunks.keys()
+            chunks: Iterator[Any] = self._unplaced_chunks(opened, group, at_once, rest, kept_rows, counted)
             if self.job.nesting is None:
                 chunks = regroup(chunks, sizes.group_rows, sizes.chunk_rows)
             else:
@@ -132,7 +133,13 @@ class GroupReader:
         return replace(plan, columns=[name for name in plan.columns if name not in copied.chunks or name in needed])
 
     def _unplaced_chunks(
-        self, opened: OpenFile, group: int, at_once: int, plan: ReadPlan, kept_rows: int | None
+        self,
+        opened: OpenFile,
+        group: int,
+        at_once: int,
+        plan: ReadPlan,
+        kept_rows: int | None,
+        counted: Collection[str],
     ) -> Iterator[Chunk]:
         """Yield the chunks of a row group, with logits as matrices as far as the pages allow it."""
         job, file, position = self.job, opened.file, (0, 0)
@@ -140,7 +147,7 @@ class GroupReader:
         reader = self._matrix_reader(opened, group, plan)
         if reader is not None:
             others = [name for name in plan.columns or () if name not in job.logits.names]
-            batches = self._column_batches(opened, group, others, at_once, plan, kept_rows)
+            batches = self._column_batches(opened, group, others, at_once, plan, kept_rows, counted)
             chunks: Iterator[Chunk]
             if isinstance(reader, SequenceReader):
                 chunks = from_matrices(reader, batches, job, n_rows)
@@ -160,7 +167,7 @@ class GroupReader:
         if job.nesting is not None:
             row_bytes = max(1, self.n_values(file, group) // max(n_rows, 1) * job.logits.dtype.itemsize)
             at_once = max(1, min(at_once, MAX_CHUNK_BYTES // row_bytes))
-        batches = self._column_batches(opened, group, plan.columns, at_once, plan, kept_rows)
+        batches = self._column_batches(opened, group, plan.columns, at_once, plan, kept_rows, counted)
         # Rows before the page that isn't a matrix are read again, but not yielded again.
         if job.nesting is not None:
             yield from from_columns(batches, job, position)
@@ -201,12 +208,16 @@ class GroupReader:
         rows: int,
         plan: ReadPlan,
         kept_rows: int | None,
+        counted: Collection[str],
     ) -> Iterator[pa.RecordBatch]:
-        """Yield columns of a row group, read by pyarrow, in batches of up to ``rows`` rows."""
+        """Yield columns of a row group, read by pyarrow, in batches of up to ``rows`` rows.
+
+        ``counted`` has the columns whose pages were compared with the footer when they were copied.
+        """
         use_threads = names is None or len(names) > 1  # a single column is decoded faster in this thread
         int96 = opened.file.read_as_stored(plan.int96)
         with self._column_errors():
-            budget = DecodeBudget(opened, group, names, self._limit, kept_rows)
+            budget = DecodeBudget(opened, group, names, self._limit, kept_rows, counted)
             for batch in budget.batches(rows, int96=int96, use_threads=use_threads):
                 yield opened.file.conform(batch, names)
 

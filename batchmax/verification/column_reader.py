@@ -244,7 +244,7 @@ def needs_label(output: str) -> bool:
     return output in OUTPUTS and OUTPUTS[output].needs_label
 
 
-def last_without(output: str) -> Status:
+def last_without(output: str) -> int:
     """Return the status up to which rows don't have an output."""
     return LAST_WITHOUT_LOSS if needs_label(output) else LAST_WITHOUT_PROBS
 

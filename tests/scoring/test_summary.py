@@ -15,7 +15,7 @@ from batchmax.options.gates import SCORE_FIGURES
 from batchmax.reports.report import Report
 from batchmax.scoring.summary import ScoreSummary
 from batchmax.scoring.tally import Tally
-from batchmax.statuses import Status
+from batchmax.statuses import LAST_WITHOUT_LOSS, Status
 
 OK = int(Status.OK)
 
@@ -147,3 +147,38 @@ def test_a_result_is_a_short_table():
     assert "<tr><th>n_rows</th><td>1,234</td></tr>" in summary._repr_html_()
     assert "<b>" not in Report(out="<b>&")._repr_html_()
     assert "&lt;b&gt;&amp;" in Report(out="<b>&")._repr_html_()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_tally_counts_what_the_statuses_say(weighted):
+    """Rows without a loss aren't summed, and infinite losses are counted instead."""
+    rng = np.random.default_rng(3)
+    status = rng.integers(0, len(Status), 5000).astype(np.uint8)
+    nll = rng.exponential(size=5000)
+    nll[status <= LAST_WITHOUT_LOSS] = np.nan
+    nll[status == Status.MASKED_LABEL] = np.inf
+    hits = rng.random(5000) < 0.5
+    weights = rng.random(5000) if weighted else None
+    losses = nll * weights if weights is not None else nll
+
+    tally = Tally()
+    for rows in slice(0, 1234), slice(1234, 5000):
+        tally.add(status[rows], losses[rows], nll[rows], hits[rows], None if weights is None else weights[rows])
+    has_loss, finite = status > LAST_WITHOUT_LOSS, np.isfinite(losses)
+    assert tally.statuses.tolist() == np.bincount(status, minlength=len(Status)).tolist()
+    assert tally.judged == has_loss.sum()
+    assert tally.hits == (hits & has_loss).sum()
+    for sums, values in (tally.loss, losses), (tally.nll, nll):
+        assert sums[0] + sums[1] == pytest.approx(math.fsum(values[finite]), rel=1e-15)
+        assert sums[2] == (status == Status.MASKED_LABEL).sum()
+    of_rows = np.ones(5000) if weights is None else weights
+    assert tally.weight[0] + tally.weight[1] == pytest.approx(math.fsum(of_rows[has_loss]), rel=1e-15)
+
+
+def test_a_tally_without_labels_counts_statuses_only():
+    """There are no losses to sum."""
+    tally = Tally()
+    tally.add(np.array([Status.OK, Status.NAN_LOGIT, Status.OK], np.uint8))
+    assert tally.rows == 3
+    assert tally.bad_rows == 1
+    assert (tally.judged, tally.hits, tally.loss.tolist()) == (0, 0, [0.0, 0.0, 0.0])

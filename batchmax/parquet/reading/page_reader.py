@@ -125,6 +125,8 @@ class PageReader:
                     self._last.encoding == PLAIN and self._last.kind != DICTIONARY_PAGE and compressed.stream is None
                 )
                 self._layout = PageLayout.of(compressed, self._last.values) if plain else None
+                # Pages that follow with the same layout are read straight to their destination, not to a buffer.
+                self._reader.n_bytes = READ_BYTES if self._layout is None else 0
                 yield self._last
             return
         ahead: deque[Future[Page]] = deque()

@@ -151,14 +151,14 @@ class RangeReader:
     """The bytes of a file from ``start`` to ``end``, of which up to ``n_bytes`` are in memory.
 
     Memory isn't reused while arrays refer to it. If ``n_bytes`` is at least ``end - start``, all bytes are read at
-    once.
+    once. ``n_bytes`` may change between reads.
     """
 
     def __init__(self, descriptor: int, start: int, end: int, n_bytes: int) -> None:
         self.start = start
         self.end = end
         self._descriptor = descriptor
-        self._n_bytes = n_bytes
+        self.n_bytes = n_bytes
         self._buffer = np.empty(0, np.uint8)
         self._low = start
 
@@ -187,7 +187,7 @@ class RangeReader:
         if size > self.end - at:
             raise PageError("a page exceeds its column chunk")
         if not self.has(at, size):
-            self._read(at, min(max(size, self._n_bytes), self.end - at))
+            self._read(at, min(max(size, self.n_bytes), self.end - at))
         return self._buffer[at - self._low : at - self._low + size]
 
     def stream(self, header: Struct, at: int, size: int) -> CompressedBody:
