@@ -48,7 +48,7 @@ from batchmax.activations import ACTIVATIONS, LOSSES, Activation, ActivationName
 from batchmax.functional.arguments import Lines, Reduction, check_reduction, class_indices
 from batchmax.functional.losses import Array
 from batchmax.kernels.activations import activate_rows, loss_rows
-from batchmax.kernels.dispatch import standard_floats
+from batchmax.kernels.compiler.dispatch import standard_floats
 
 
 @standard_floats()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from batchmax.kernels.elementwise import exp_values, log1p_values
 from batchmax.kernels.soft_targets import soft_cross_entropy
-from batchmax.kernels.softmax_rows import fill_softmax
+from batchmax.kernels.softmax.softmax_rows import fill_softmax
 from batchmax.runtime.buffers import Take
 from batchmax.statuses import Status
 
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """Results of the softmax kernels for n rows; see :func:`batchmax.kernels.softmax.softmax_wide`."""
+    """Results of the softmax kernels for n rows; see ``kernels.softmax.softmax_float64``."""
 
     maxima: Array
     rests: Array

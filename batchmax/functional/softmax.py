@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from batchmax.functional.arguments import Lines, Reduction, check_reduction, class_indices
 from batchmax.functional.losses import Array, dense_losses, index_losses, softmax_rows
-from batchmax.kernels.dispatch import standard_floats
+from batchmax.kernels.compiler.dispatch import standard_floats
 from batchmax.runtime.buffers import Buffers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from batchmax.kernels.warmup import compile_kernels
+from batchmax.kernels.compiler.warmup import compile_kernels
 from batchmax.runtime.progress import Progress
 
 

@@ -15,7 +15,7 @@ from batchmax.errors import UsageError
 from batchmax.jobs.bad_row_policy import BadRowHandler
 from batchmax.jobs.row_batch import score_chunk
 from batchmax.jobs.stage import Result
-from batchmax.kernels.dispatch import standard_floats
+from batchmax.kernels.compiler.dispatch import standard_floats
 from batchmax.options.parsing import refuse
 from batchmax.options.score_options import ScoreOptions, resolve_options
 from batchmax.runtime.buffers import Buffers

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from batchmax.kernels.dispatch import limit_threads, standard_floats
+from batchmax.kernels.compiler.dispatch import limit_threads, standard_floats
 from batchmax.options.input_options import RunOptions
 from batchmax.runtime.cores import usable_cores
 

@@ -52,8 +52,8 @@ Kernels are compiled in a thread of their own
     A signal raises in the main thread, and an exception inside LLVM crashes the process later.
 Machine code of kernels only
     Numba generates machine code for each function that a kernel calls, and optimizes the loop of a parallel kernel four
-    times; a third of the compilation was for code that nothing runs. :mod:`batchmax.kernels.machine_code` leaves it
-    out. Rejected: a process that compiles some kernels meanwhile (signals, and a child to end).
+    times; a third of the compilation was for code that nothing runs. :mod:`batchmax.kernels.compiler.machine_code`
+    leaves it out. Rejected: a process that compiles some kernels meanwhile (signals, and a child to end).
 Kernels are called without Numba's dispatcher
     The types of their arguments are declared, so the compiled function is called directly. Numba's dispatcher and its
     function to load from the cache import what only compilations need, which takes longer than loading ten kernels.

@@ -10,11 +10,11 @@ import numpy as np
 from numba import prange
 
 from batchmax.activations import ACTIVATIONS, LOSSES
-from batchmax.kernels.dispatch import kernel
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.compiler.intrinsics import compiled, plain
 from batchmax.kernels.exp import exp, log, log1p
-from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled, plain
-from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 
 SOFTMAX, ARGMAX, SIGMOID, SUM, TAYLOR, SPHERICAL = (activation.number for activation in ACTIVATIONS.values())
 CROSS_ENTROPY, HINGE, SQUARED_HINGE, MSE, BINARY_CROSS_ENTROPY, _ = (loss.number for loss in LOSSES.values())

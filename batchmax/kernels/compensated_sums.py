@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.intrinsics import compiled
-from batchmax.kernels.simd import WIDTH, address, load, total
-from batchmax.kernels.softmax import add_exactly
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.intrinsics import compiled
+from batchmax.kernels.compiler.simd import WIDTH, address, load, total
+from batchmax.kernels.softmax.softmax_float64 import add_exactly
 from batchmax.statuses import LAST_WITHOUT_LOSS, Status
 
 OK = int(Status.OK)

@@ -2,10 +2,10 @@
 
 from numba import prange
 
-from batchmax.kernels.dispatch import kernel
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.exp import exp, log, log1p
-from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 
 
 @kernel("in float64[:], out float64[:]", parallel=False)

@@ -20,7 +20,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from batchmax.kernels.intrinsics import bits_of, compiled, float_of, fma
+from batchmax.kernels.compiler.intrinsics import bits_of, compiled, float_of, fma
 
 LOG2_E = 1.4426950408889634
 # ln 2 in two parts: the first has 33 significant bits, so that its product with an exponent of 11 bits is exact.

@@ -4,11 +4,11 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.compensated_sums import new_terms, sum_terms
-from batchmax.kernels.dispatch import kernel
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.compiler.intrinsics import compiled, fma, maximum, plain
 from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
-from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled, fma, maximum, plain
-from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 
 SMALL = 0.5
 """Up to this d, exp(d) - 1 - d is a Taylor series, which loses no digits.

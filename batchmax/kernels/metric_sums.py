@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.intrinsics import compiled
-from batchmax.kernels.softmax import add_exactly
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.intrinsics import compiled
+from batchmax.kernels.softmax.softmax_float64 import add_exactly
 
 WEIGHT, LOSS, BRIER, HITS, INFINITE, FIGURES = 0, 1, 2, 3, 4, 5
 """Indices of the sums of an input or a group.

@@ -8,11 +8,11 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.compensated_sums import new_terms, sum_terms
-from batchmax.kernels.dispatch import kernel
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.compiler.intrinsics import compiled, maximum, plain
 from batchmax.kernels.exp import expm1, shifted_exp, shifted_logit
-from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled, maximum, plain
-from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 from batchmax.kernels.tiles import LANES, fill_tile
 
 GROUP = 64

@@ -10,15 +10,15 @@ import numpy as np
 from numba import prange
 
 from batchmax.kernels.compensated_sums import new_terms, sum_terms
-from batchmax.kernels.dispatch import kernel
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.compiler.intrinsics import compiled
+from batchmax.kernels.compiler.simd import WIDTH, address, lanes_from, largest, load, total, where_less, widened
 from batchmax.kernels.exp import expm1, shifted_exp
-from batchmax.kernels.exp_float32 import is_ordinary, scale_parts, scaled_unit
-from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled
 from batchmax.kernels.ranking import predict_tile, rank_tile
-from batchmax.kernels.simd import WIDTH, address, lanes_from, largest, load, total, where_less, widened
-from batchmax.kernels.softmax import block_count, block_rows
-from batchmax.kernels.softmax_float32 import exponentials, prepare
+from batchmax.kernels.softmax.exp_float32 import is_ordinary, scale_parts, scaled_unit
+from batchmax.kernels.softmax.softmax_float32 import exponentials, prepare
+from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 from batchmax.kernels.tiles import FEW_CLASSES, LANES, fill_tile
 
 

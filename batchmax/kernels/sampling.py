@@ -15,11 +15,11 @@ number.
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.dispatch import kernel
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.compiler.intrinsics import compiled
 from batchmax.kernels.exp import log, shifted_exp
-from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled
-from batchmax.kernels.softmax import block_count, block_rows
+from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 UNIT = 2.0**-53

@@ -4,7 +4,7 @@ A loop over the 10 classes of a row takes as long for its start and its end as f
 rows 64 at a time: ``for j in range(k)``, ``for r in range(rows)``, where LLVM vectorizes the inner loop.
 """
 
-from batchmax.kernels.intrinsics import compiled
+from batchmax.kernels.compiler.intrinsics import compiled
 
 FEW_CLASSES = 48
 """Rows with up to this many classes are processed in tiles, except by the softmax kernels, which have their own."""

@@ -17,7 +17,7 @@ from batchmax import __version__
 from batchmax.columns.job import Job
 from batchmax.evaluation.worst_rows import FIGURES
 from batchmax.functional.losses import softmax_rows
-from batchmax.kernels.intrinsics import compiled_by
+from batchmax.kernels.compiler.intrinsics import compiled_by
 from batchmax.options.input_options import MAX_BETA, InputOptions
 from batchmax.options.parsing import option_words
 from batchmax.reports.collectors import SelectedRow

@@ -15,7 +15,7 @@ from batchmax import __version__
 from batchmax.columns.job import Job
 from batchmax.columns.scored_input import DEFAULT_PATTERN
 from batchmax.columns.sequences import Nesting
-from batchmax.kernels.cache import source_fingerprint
+from batchmax.kernels.compiler.cache import source_fingerprint
 from batchmax.options.score_options import ScoreOptions
 from batchmax.sinks.parquet_sink import kept_metadata
 from batchmax.sources.parquet_file import InputFile, pyarrow_only

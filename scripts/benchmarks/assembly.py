@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 KERNELS = {
-    "softmax_few_classes": "batchmax.kernels.softmax_few_classes",
-    "softmax_single": "batchmax.kernels.softmax_float32",
+    "softmax_few_float32": "batchmax.kernels.softmax.softmax_few_float32",
+    "softmax_float32": "batchmax.kernels.softmax.softmax_float32",
 }
 """Names of kernels, with their modules."""
 CPUS = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from batchmax.kernels.dispatch import Kernel
+from batchmax.kernels.compiler.dispatch import Kernel
 from batchmax.kernels.parquet.thrift_skip import BINARY, LIST, STRUCT, find_structs, read_integers
 from batchmax.parquet.thrift import I32, Field, List, write_struct
 

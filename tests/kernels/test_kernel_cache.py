@@ -12,9 +12,9 @@ import warnings
 import numpy as np
 import pytest
 
-from batchmax.kernels import cache
 from batchmax.kernels.compensated_sums import sum_counted
-from batchmax.kernels.dispatch import Kernel
+from batchmax.kernels.compiler import cache
+from batchmax.kernels.compiler.dispatch import Kernel
 from tests.support.paths import ROOT
 
 
@@ -170,7 +170,7 @@ def test_the_stamp_is_that_of_all_sources(tmp_path, monkeypatch):
     tables = [package / "statuses.py", package / "activations.py"]
     for table in tables:
         shutil.copy(ROOT / "batchmax" / table.name, package)
-    monkeypatch.setattr(cache, "__file__", str(package / "kernels" / "cache.py"))
+    monkeypatch.setattr(cache, "__file__", str(package / "kernels" / "compiler" / "cache.py"))
     stamp = cache.source_fingerprint.__wrapped__
     seen = {stamp()}
     assert stamp() in seen
@@ -187,7 +187,7 @@ def test_after_warming_up_a_job_compiles_nothing(tmp_path):
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     outputs = "probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
-    warmup = "from batchmax.kernels.warmup import compile_kernels; compile_kernels()"
+    warmup = "from batchmax.kernels.compiler.warmup import compile_kernels; compile_kernels()"
     code = (
         "import batchmax, numpy as np\n"
         "from batchmax.runtime.compilation import listening\n"

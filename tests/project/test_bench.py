@@ -455,7 +455,7 @@ def test_the_hottest_loops_are_vector_code():
     done = bench("--assembly", "neoverse-n1", "--quick")
     head, *rows = done.stdout.splitlines()
     assert head.split("  ")[0] == "kernel"
-    assert rows[0].split()[:2] == ["softmax_few_classes", "neoverse-n1"]
+    assert rows[0].split()[:2] == ["softmax_few_float32", "neoverse-n1"]
     assert re.search(r" \d\d+ 4s +0 +0$", rows[0]), rows
 
 

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 import batchmax
 from batchmax.activations import ACTIVATIONS, LOSSES
-from batchmax.kernels import dispatch
-from batchmax.kernels.float_mode import STANDARD
+from batchmax.kernels.compiler import dispatch
+from batchmax.kernels.compiler.float_mode import STANDARD
 
 N_ROWS = 75
 WITH_COLUMNS = (2, 10, 33, 100)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from batchmax.evaluation.comparison.join_keys import comparable
 from batchmax.jobs.row_batch import RowBatch
-from batchmax.kernels.dispatch import limit_threads
+from batchmax.kernels.compiler.dispatch import limit_threads
 from batchmax.sources.token_chunks import TokenChunk
 
 Array = NDArray[Any]

@@ -7,8 +7,8 @@ https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-pac
 
 import numpy as np
 
-from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.intrinsics import compiled
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.intrinsics import compiled
 from batchmax.kernels.parquet.rle import open_run, packed_level
 
 BEGINS, CONTINUES, NULL, EMPTY = 0, 1, 2, 3

@@ -9,8 +9,8 @@ https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-pac
 
 import numpy as np
 
-from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.intrinsics import compiled, interpretable
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.intrinsics import compiled, interpretable
 
 MAX_SHIFT = 35
 """The largest shift of a byte in a run header's varint: headers have at most six bytes."""

@@ -7,8 +7,8 @@ https://github.com/google/snappy/blob/main/format_description.txt
 
 import numpy as np
 
-from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.intrinsics import compiled
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.intrinsics import compiled
 from batchmax.kernels.parquet.rle import little_endian, varint
 
 LITERAL = 0

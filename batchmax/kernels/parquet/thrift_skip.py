@@ -9,8 +9,8 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 
 import numpy as np
 
-from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.intrinsics import interpretable
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.intrinsics import interpretable
 from batchmax.kernels.parquet.rle import varint
 
 FALSE, BYTE, I16, I64, DOUBLE, BINARY, LIST, MAP, STRUCT = 2, 3, 4, 6, 7, 8, 9, 11, 12

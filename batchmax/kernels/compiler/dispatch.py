@@ -34,9 +34,9 @@ from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel as numba_threads
 
-from batchmax.kernels.cache import KernelCache
-from batchmax.kernels.float_mode import STANDARD, exchange
-from batchmax.kernels.machine_code import only_for_entry_points
+from batchmax.kernels.compiler.cache import KernelCache
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange
+from batchmax.kernels.compiler.machine_code import only_for_entry_points
 from batchmax.runtime.compilation import compiling
 
 
@@ -261,7 +261,7 @@ _exchange = kernel("int64", parallel=False)(exchange)
 def standard_floats() -> Iterator[None]:
     """Return a context, also usable as a decorator, in which this thread uses the standard floating-point mode.
 
-    Threads that are started in the context inherit the mode; see :mod:`batchmax.kernels.float_mode`.
+    Threads that are started in the context inherit the mode; see :mod:`batchmax.kernels.compiler.float_mode`.
     """
     before = _exchange(STANDARD)
     try:

@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 
-from batchmax.kernels.intrinsics import call_llvm
+from batchmax.kernels.compiler.intrinsics import call_llvm
 
 WIDTH = 16
 """Numbers in a vector: as many float32 as the widest registers hold."""

@@ -3,8 +3,8 @@
 The mode belongs to a thread. A library may let the CPU replace subnormal numbers by zero for speed
 (``torch.set_flush_denormal(True)``, or a shared library linked with ``-ffast-math``), and a new thread inherits the
 mode of the thread that starts it. Kernels therefore set the standard mode at the beginning of each block of rows and
-restore the old mode at its end, which takes some nanoseconds. :func:`batchmax.kernels.dispatch.standard_floats` does
-the same for NumPy code around kernels.
+restore the old mode at its end, which takes some nanoseconds.
+:func:`batchmax.kernels.compiler.dispatch.standard_floats` does the same for NumPy code around kernels.
 
 On CPUs other than x86-64 and ARM64 the mode isn't changed.
 """
@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from batchmax.kernels.intrinsics import call_llvm
+from batchmax.kernels.compiler.intrinsics import call_llvm
 
 STANDARD = 0x1F80 if platform.machine() in {"x86_64", "AMD64"} else 0
 """The default mode of IEEE 754: round to nearest, keep subnormal numbers, no traps.

@@ -17,9 +17,9 @@ infinity are not *ordinary*, and are computed in float64.
 
 import numpy as np
 
+from batchmax.kernels.compiler.intrinsics import compiled, fma
+from batchmax.kernels.compiler.simd import add_exponents, at_least, fma_lanes
 from batchmax.kernels.exp import LOG2_E, exp2_single
-from batchmax.kernels.intrinsics import compiled, fma
-from batchmax.kernels.simd import add_exponents, at_least, fma_lanes
 
 FARTHEST = 2.0**16
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100

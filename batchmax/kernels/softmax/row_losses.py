@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from batchmax.kernels.compiler.intrinsics import compiled
 from batchmax.kernels.exp import log1p, shifted_logit
-from batchmax.kernels.intrinsics import compiled
 from batchmax.statuses import Status
 
 NAN_LOGIT = int(Status.NAN_LOGIT)
@@ -23,7 +23,7 @@ def block_losses(z, labels, beta, ignore_index, first, end, ties, bound, maxima,
     """Fill nll and hits, and lower status, for the rows from first to before end.
 
     ``ties`` has a number for each of these rows: only if it is above ``bound`` may the row contain its maximum twice.
-    See :func:`batchmax.kernels.softmax.softmax_wide` for the other arguments.
+    See :func:`.softmax_float64.softmax_float64` for the other arguments.
     """
     # Loops without branches: hits and labels are unpredictable, and the second loop, with the logarithm, vectorizes.
     k = z.shape[1]

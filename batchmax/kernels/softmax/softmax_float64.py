@@ -1,11 +1,9 @@
-"""Softmax, log-softmax and cross-entropy of rows of logits.
+"""The softmax kernels for float64, and what all four softmax kernels share.
 
-Four kernels compute the same results. ``softmax_tall`` for float64 and
-:func:`batchmax.kernels.softmax_few_classes.softmax_few_classes` for float32 work *across rows*: they transpose rows of
-few classes into a small tile and fill the vector registers with rows. ``softmax_wide`` for float64 and
-:func:`batchmax.kernels.softmax_float32.softmax_single` for float32 work *along a row*: they take one row after another
-and fill the registers with classes. The choice depends only on the type and the number of classes, so a row's result
-never depends on its neighbors.
+``softmax_few_float64`` and ``softmax_few_float32`` work *across rows*: they transpose rows of few classes into a small
+tile and fill the vector registers with rows. ``softmax_float64`` and ``softmax_float32`` work *along a row*: they take
+one row after another and fill the registers with classes. The choice depends only on the type and the number of
+classes, so a row's result never depends on its neighbors.
 
 For each row the kernels also return the largest logit and ``rest``, the sum of the exponentials without one maximum:
 softmax = exp(beta * (z - max)) / (1 + rest), and log(1 + rest) keeps its digits when rest is tiny. Other kernels of a
@@ -19,14 +17,14 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.dispatch import kernel
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.compiler.intrinsics import compiled, fma, maximum, plain
 from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
-from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled, fma, maximum, plain
-from batchmax.kernels.row_losses import SOME_TIE, block_losses, why_nan
+from batchmax.kernels.softmax.row_losses import SOME_TIE, block_losses, why_nan
 from batchmax.kernels.tiles import LANES
 
-MAX_TALL_CLASSES = {"float32": 48, "float64": 32}
+SOFTMAX_FEW_CLASSES = {"float32": 48, "float64": 32}
 """Rows with up to this many classes are processed across rows; the limits were measured."""
 
 BLOCK_BYTES = 1 << 17
@@ -36,7 +34,7 @@ BLOCK_BYTES = 1 << 17
     "in float64[:,:], in int64[:], float64, int64, out float64[:,:], out float64[:,:], out float64[:], "
     "out float64[:], out float64[:], out bool[:], out uint8[:]"
 )
-def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
+def softmax_float64(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
     """Fill probs, log_probs, maxima, rests, nll, hits and status.
 
     Parameters
@@ -92,8 +90,8 @@ def softmax_wide(z, labels, beta, ignore_index, probs, log_probs, maxima, rests,
     "in float64[:,:], in int64[:], float64, int64, out float64[:,:], out float64[:,:], out float64[:], "
     "out float64[:], out float64[:], out bool[:], out uint8[:]"
 )
-def softmax_tall(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
-    """Do the same as :func:`softmax_wide` for float64, across rows: fast for few classes."""
+def softmax_few_float64(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
+    """Do the same as :func:`softmax_float64` for float64, across rows: fast for few classes."""
     n, k = z.shape
     tiles_per_block = max(1, BLOCK_BYTES // (LANES * k * z.itemsize))
     tiles = (n + LANES - 1) // LANES

@@ -10,18 +10,10 @@ The last tile of a matrix is padded, so that all rows take the same instructions
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.exp_float32 import (
-    ONE,
-    UNSHIFT,
-    bounds,
-    scale_parts,
-    scaled_exp,
-)
-from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled
-from batchmax.kernels.row_losses import block_losses
-from batchmax.kernels.simd import (
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.compiler.intrinsics import compiled
+from batchmax.kernels.compiler.simd import (
     WIDTH,
     address,
     any_above,
@@ -36,7 +28,15 @@ from batchmax.kernels.simd import (
     where_less,
     widened,
 )
-from batchmax.kernels.softmax_float32 import finish_rows, inverse_parts
+from batchmax.kernels.softmax.exp_float32 import (
+    ONE,
+    UNSHIFT,
+    bounds,
+    scale_parts,
+    scaled_exp,
+)
+from batchmax.kernels.softmax.row_losses import block_losses
+from batchmax.kernels.softmax.softmax_float32 import finish_rows, inverse_parts
 
 QUAD = 4
 """Columns that are loaded and stored together."""
@@ -48,8 +48,8 @@ BLOCK_BYTES = 1 << 15
     "in float32[:,:], in int64[:], float64, int64, out float32[:,:], out float32[:,:], out float64[:], "
     "out float64[:], out float64[:], out bool[:], out uint8[:]"
 )
-def softmax_few_classes(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
-    """Do the same as :func:`batchmax.kernels.softmax.softmax_wide` for float32 and few classes."""
+def softmax_few_float32(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
+    """Do the same as :func:`.softmax_float64.softmax_float64` for float32 and few classes."""
     n, k = z.shape
     _, high, low = scale_parts(beta)
     wanted = probs.shape[0] != 0

@@ -8,13 +8,10 @@ fast ones.
 import numpy as np
 from numba import prange
 
-from batchmax.kernels.dispatch import kernel
-from batchmax.kernels.exp import log1p
-from batchmax.kernels.exp_float32 import SCALE, UNSHIFT, bounds, is_ordinary, scale_parts, scaled_exp, scaled_unit
-from batchmax.kernels.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.intrinsics import compiled, plain
-from batchmax.kernels.row_losses import SOME_TIE, block_losses, why_nan
-from batchmax.kernels.simd import (
+from batchmax.kernels.compiler.dispatch import kernel
+from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
+from batchmax.kernels.compiler.intrinsics import compiled, plain
+from batchmax.kernels.compiler.simd import (
     WIDTH,
     address,
     fma_lanes,
@@ -29,7 +26,18 @@ from batchmax.kernels.simd import (
     where_less,
     widened,
 )
-from batchmax.kernels.softmax import block_count, block_rows, row_exp, row_log, row_scale
+from batchmax.kernels.exp import log1p
+from batchmax.kernels.softmax.exp_float32 import (
+    SCALE,
+    UNSHIFT,
+    bounds,
+    is_ordinary,
+    scale_parts,
+    scaled_exp,
+    scaled_unit,
+)
+from batchmax.kernels.softmax.row_losses import SOME_TIE, block_losses, why_nan
+from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows, row_exp, row_log, row_scale
 from batchmax.kernels.tiles import LANES
 
 TILE_BYTES = 1 << 14
@@ -42,8 +50,8 @@ SMALL_REST = 2.0**-10
     "in float32[:,:], in int64[:], float64, int64, out float32[:,:], out float32[:,:], out float64[:], "
     "out float64[:], out float64[:], out bool[:], out uint8[:]"
 )
-def softmax_single(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
-    """Do the same as :func:`batchmax.kernels.softmax.softmax_wide` for float32 and at least 16 classes."""
+def softmax_float32(z, labels, beta, ignore_index, probs, log_probs, maxima, rests, nll, hits, status):
+    """Do the same as :func:`.softmax_float64.softmax_float64` for float32 and at least 16 classes."""
     n, k = z.shape
     _, high, low = scale_parts(beta)
     wanted = probs.shape[0] != 0

@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 @cache
 def source_fingerprint() -> str:
     """Return a digest of all source files that compiled code depends on."""
-    here = Path(__file__).parent
+    here = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for path in [*sorted(here.rglob("*.py")), here.parent / "statuses.py", here.parent / "activations.py"]:
         digest.update(path.read_bytes())

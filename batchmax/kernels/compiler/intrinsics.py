@@ -8,7 +8,7 @@ vectorize have an explicit order. IEEE 754 leaves some results open; none of the
   ``numpy.nan``, never the result of an operation; see :func:`plain`.
 - The larger of 0.0 and -0.0 is unspecified. No result is -0.0.
 - A library may set the CPU to replace subnormal numbers by zero (``torch.set_flush_denormal``), for one thread and all
-  threads that it starts. Kernels set the mode themselves; see :mod:`batchmax.kernels.float_mode`.
+  threads that it starts. Kernels set the mode themselves; see :mod:`batchmax.kernels.compiler.float_mode`.
 - The functions of the C library (exp, log) round differently on different systems. Kernels don't call them.
 """
 

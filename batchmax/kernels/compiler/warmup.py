@@ -8,8 +8,8 @@ from pkgutil import walk_packages
 from typing import Any
 
 from batchmax import kernels
-from batchmax.kernels.cache import cache_folder
-from batchmax.kernels.dispatch import KERNELS
+from batchmax.kernels.compiler.cache import cache_folder
+from batchmax.kernels.compiler.dispatch import KERNELS
 
 
 def compile_kernels(progress: Any = None) -> Path:
