@@ -183,6 +183,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--prefix": Same("--prefix p_"),
         "--if-exists": Same("--if-exists overwrite"),
         "--shard": Other("-o {folder} --shard 0/2"),
+        "--durability": Same("--durability none"),
         "--compression": Same("--compression zstd"),
         "--row-group-size": Same("--row-group-size 2"),
         "--on-bad-row": Same("{bad} --on-bad-row null"),
@@ -305,6 +306,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
                 "--out": Other("-o {out}"),
                 "--layout": Other("--layout wide"),
                 "--if-exists": Other("--if-exists overwrite"),
+                "--durability": Other("--durability none"),
                 "--compression": Other("--compression zstd"),
                 "--row-group-size": Other("--row-group-size 2"),
                 "--rejects": Other("{bad} --on-bad-row drop --rejects {rejects}"),
@@ -487,8 +489,7 @@ def test_options_of_sequences(name, option, meaning, inputs, tmp_path, capsys, m
         given = meaning.rows if kind == "r" and isinstance(meaning, Same) and meaning.rows else meaning.words
         words = words_of(name, kind, given, inputs, folder)
         code, found = run(words, capsys)
-        takes = not isinstance(meaning, Refused if kind == "s" else OfSequences)
-        if not takes:
+        if isinstance(meaning, Refused if kind == "s" else OfSequences):
             assert code == 2, (words, found)
             assert meaning.message in found["error"]["what"], found
             assert list(folder.iterdir()) == [], option

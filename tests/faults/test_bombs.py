@@ -144,7 +144,7 @@ def test_huge_lists_of_nulls_or_equal_values(check_file, where, count):
     body = crafted.levels((1, 0), (count - 1, 1), (ROWS - 1, 0)) + crafted.levels((count, 2), (ROWS - 1, 2))
     page = crafted.page(body, len(body), total)
     data = crafted.with_pages(crafted.file_of(rows, row_group_size=ROWS, **PLAIN), leaf, page, total, codec="none")
-    assert "takes up to" in check_file(data)["err"]
+    assert "MiB, and the limit is 400 MiB" in check_file(data)["err"]
 
 
 def test_huge_list_from_a_dictionary(check_file):
@@ -156,7 +156,7 @@ def test_huge_list_from_a_dictionary(check_file):
     body = levels + bytes([1]) + crafted.runs((total, 0))
     page = crafted.page(body, len(body), total, crafted.RLE_DICTIONARY)
     data = crafted.with_pages(plain(), LOGITS, dictionary + page, total, codec="none", first=len(dictionary))
-    assert "takes up to" in check_file(data)["err"]
+    assert "MiB, and the limit is 400 MiB" in check_file(data)["err"]
 
 
 def test_huge_fixed_size_list_type(check_file):

@@ -58,7 +58,7 @@ def test_a_second_process_compiles_nothing(folder):
 
 
 def test_arrays_of_other_types_are_refused():
-    """A kernel isn't run on arrays of another type, shape or memory order, or on outputs that can't be written."""
+    """A kernel isn't run on arrays of another type or shape, or on outputs that are strided or can't be written."""
     values, counted, sums = np.ones(3), np.ones(3, bool), np.zeros(3)
     read_only = np.zeros(3)
     read_only.flags.writeable = False
@@ -67,13 +67,22 @@ def test_arrays_of_other_types_are_refused():
         (values.astype(np.float32), counted, sums),
         (values.astype(">f8"), counted, sums),
         (values.reshape(1, 3), counted, sums),
-        (np.ones(6)[::2], counted, sums),
-        (np.zeros(25, np.uint8)[1:].view(np.float64), counted, sums),
+        (values, counted, np.zeros(6)[::2]),
         ([1.0, 2.0, 4.0], counted, sums),
         (values, counted, read_only),
     ):
         with pytest.raises(TypeError, match="no kernel sum_counted for arguments of types"):
             sum_counted(*wrong)
+
+
+def test_strided_and_unaligned_inputs_are_read():
+    """Inputs may be strided or unaligned."""
+    unaligned = np.zeros(25, np.uint8)[1:].view(np.float64)
+    unaligned[:] = [1.0, 2.0, 4.0]
+    for values in (np.array([1.0, 9.0, 2.0, 9.0, 4.0])[::2], unaligned):
+        sums = np.zeros(3)
+        sum_counted(values, np.ones(6, bool)[::2], sums)
+        assert sums[0] == 7.0
 
 
 def test_the_folder_is_the_users_own(folder):

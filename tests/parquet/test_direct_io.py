@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import numpy as np
@@ -40,3 +41,30 @@ def test_only_large_durable_files_are_written_directly(tmp_path, monkeypatch, du
     else:
         assert switches[0] == (True, 2)
         assert switches[1:] in ([(False, 2 + direct_blocks)], [])
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_nothing_is_written_after_a_failed_write(tmp_path, monkeypatch, failing):
+    """After a failed write, later calls fail too: their bytes would be in the wrong place."""
+    calls = []
+
+    def write(descriptor, data, real=os.write):
+        calls.append(len(data))
+        if len(calls) == failing:
+            raise OSError(errno.EIO, "broken")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    data = np.random.default_rng(0).bytes(3 * BLOCK_BYTES)
+    descriptor = os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR)
+    writer = DirectWriter(descriptor)
+    writer.write([data])
+    with pytest.raises(OSError, match="broken"):
+        writer.flush()
+    with pytest.raises(OSError, match="broken"):
+        writer.write_rest()
+    writer.close()
+    os.close(descriptor)
+    content = (tmp_path / "file").read_bytes()
+    assert data.startswith(content)
+    assert len(calls) == failing

@@ -155,14 +155,14 @@ class Kernel:
             self._entry(number, parallel=self._threaded and not _STATE.serial)
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the kernel on these arrays; outputs are filled in place.
+        """Run the kernel on these arrays; outputs are filled in place. Inputs that are strided or unaligned are copied.
 
         Raises
         ------
         TypeError
             The kernel isn't declared for arrays of these types.
         """
-        number = self._find_signature(arguments)
+        number, arguments = self._matched(arguments)
         if self._interpreted_bytes > 0 and not self._entries:
             self._interpreted_bytes -= arguments[0].nbytes
             if self._interpreted_bytes >= 0:
@@ -182,18 +182,23 @@ class Kernel:
             finally:
                 numba.set_num_threads(before)
 
-    def _find_signature(self, arguments: Sequence[Any]) -> int:
-        """Return the number of the signature whose arrays have the types of these."""
+    def _matched(self, arguments: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        """Return the number of the signature whose arrays have the types of these, and the arguments to pass."""
         for number, arrays in enumerate(self._arrays):
+            others = {}
             for place, dtype, axes, is_output in arrays:
                 array = arguments[place]
                 if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != axes:
                     break
                 flags = array.flags
                 if not (flags.c_contiguous and flags.aligned and (flags.writeable or not is_output)):
-                    break
+                    if is_output:
+                        break
+                    others[place] = np.require(array, requirements=["C", "A"])
             else:
-                return number
+                if others:
+                    arguments = tuple(others.get(at, one) for at, one in enumerate(arguments))
+                return number, arguments
         given = [f"{one.dtype}[{one.ndim}]" if isinstance(one, np.ndarray) else type(one).__name__ for one in arguments]
         raise TypeError(f"no kernel {self.name} for arguments of types {given}; there are {list(self.signatures)}")
 

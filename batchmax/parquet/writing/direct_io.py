@@ -61,7 +61,8 @@ class DirectWriter:
     Raises
     ------
     OSError
-        If the file can't be written; from every method except :meth:`close`.
+        If the file can't be written; from every method except :meth:`close`, and again from each later call: what
+        follows a failed write would be in the wrong place.
     """
 
     def __init__(self, descriptor: int, size: int = 0, *, durable: bool = True) -> None:
@@ -84,6 +85,7 @@ class DirectWriter:
         self._direct = False
         self._may_be_direct = durable
         self._writer = ThreadPoolExecutor(1, "append")
+        self._error: OSError | None = None
 
     def write(self, pieces: Iterable[Any]) -> None:
         """Append pieces of bytes."""
@@ -133,8 +135,19 @@ class DirectWriter:
         """Wait until at most ``most`` blocks are still to be written."""
         while len(self._writing) > most:
             self._writing.popleft().result()
+        if self._error is not None:
+            raise self._error
 
     def _flush(self, block: NDArray[np.uint8]) -> None:
+        if self._error is not None:
+            raise self._error
+        try:
+            self._write_block(block)
+        except OSError as error:
+            self._error = error
+            raise
+
+    def _write_block(self, block: NDArray[np.uint8]) -> None:
         done = 0
         if self._may_be_direct and not self._direct and self._at >= DIRECT_BYTES:
             self._direct = self._may_be_direct = system_calls.set_direct(self._descriptor, direct=True)
