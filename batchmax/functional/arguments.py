@@ -84,7 +84,8 @@ def class_indices(given: Array, view: Lines, ignore_index: int | None = None) ->
         )
     if given.shape != view.row_shape:
         raise ValueError(f"labels have shape {given.shape}, but must have shape {view.row_shape}")
-    if given.size and (given.min() < 0 or given.max() >= k):
+    # As unsigned numbers, negative ones are the largest, so that one pass finds all labels that aren't classes.
+    if given.size and given.view(given.dtype.str.replace("i", "u")).max() >= k:
         bad = (given < 0) | (given >= k)
         if ignore_index is not None:
             bad &= given != ignore_index

@@ -247,11 +247,17 @@ def softmax_cross_entropy(
     losses = None if out is None else _result(out[1], view.row_shape, view.dtype, "out[1]")
     given, weights = np.asarray(labels), None if class_weights is None else np.asarray(class_weights)
     target = view.target(result, given, weights)
-    computed = _cross_entropy(view, given, weights, ignore_index, label_smoothing, "none", target)
+    read = (view.matrix, given, weights)
+    # Newly allocated memory is slow, so the losses are stored to the caller's array, unless its memory is still read.
+    is_free = losses is not None and losses.flags.c_contiguous and losses.flags.aligned
+    is_free = is_free and not any(one is not None and np.may_share_memory(losses, one) for one in read)
+    flat = losses.reshape(-1) if losses is not None and is_free else None
+    computed = _cross_entropy(view, given, weights, ignore_index, label_smoothing, "none", target, flat)
     view.store(target, result)
     if losses is None:
         return result, computed
-    losses[...] = computed
+    if flat is None:
+        losses[...] = computed
     return result, losses
 
 
@@ -272,8 +278,9 @@ def _cross_entropy(
     label_smoothing: float,
     reduction: Reduction,
     probs: Array | None,
+    losses: Array | None = None,
 ) -> Any:
-    """Return the losses in newly allocated memory; ``probs`` is filled if given, and shares no memory with others."""
+    """Return the losses; ``probs`` and ``losses`` are filled if given, and share no memory with other arguments."""
     n, k = view.matrix.shape
     if k == 0:
         raise ValueError("cross-entropy needs at least one class")
@@ -287,7 +294,8 @@ def _cross_entropy(
         targets = np.ascontiguousarray(np.moveaxis(given, view.axis, -1).reshape(n, k), view.dtype)
     else:
         targets = class_indices(given, view, ignore_index)
-    losses = np.empty(n, view.dtype if reduction == "none" else np.float64)
+    if losses is None:
+        losses = np.empty(n, view.dtype if reduction == "none" else np.float64)
     buffers = Buffers()
     for block in _blocks(view.matrix):
         buffers.reset()
