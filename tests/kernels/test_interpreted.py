@@ -3,6 +3,8 @@
 import numpy as np
 
 from batchmax.kernels.compiler.dispatch import Kernel
+from batchmax.kernels.parquet.nested_levels import inner_length
+from batchmax.kernels.parquet.rle import check_repetition, count_levels
 from batchmax.kernels.parquet.thrift_skip import BINARY, LIST, STRUCT, find_structs, read_integers
 from batchmax.parquet.thrift import I32, Field, List, write_struct
 
@@ -44,6 +46,33 @@ def test_the_results_are_those_of_compiled_code():
         assert results[0] == results[1]
         found += results[0][0]
     assert 100 < found < 500
+
+
+def test_levels_are_read_as_by_compiled_code():
+    """Lists are measured, checked and counted alike in whole and in damaged levels."""
+    rng = np.random.default_rng(0)
+    kernels, checks, counts = (two(one, interpreted=1 << 40) for one in (inner_length, check_repetition, count_levels))
+    found = set()
+    for _ in range(500):
+        k = int(rng.integers(1, 20))
+        levels = np.tile(np.r_[0, np.ones(k - 1, np.int64)], 8).astype(np.uint8)
+        packed = np.packbits(levels, bitorder="little")
+        repetition = damaged(np.r_[np.uint8((len(packed) << 1) | 1), packed], rng)
+        definition = damaged(np.array([(8 * k << 1) & 0x7F | 0x80, 8 * k >> 6, 3], np.uint8), rng)
+        length = int(rng.integers(0, 3))
+        results = [kernel(repetition, definition, 8 * k, 1, 2, 2, length) for kernel in kernels]
+        assert results[0] == results[1]
+        found.add(tuple(map(int, results[0])))
+        # For each place in a row, the next eight levels as a byte.
+        next_levels = np.packbits([levels[place:][:8] for place in range(k)], axis=1, bitorder="little")[:, 0].copy()
+        results = [kernel(repetition, 8 * k, k, 0, next_levels) for kernel in checks]
+        assert results[0] == results[1]
+        found.add(int(results[0]))
+        for data, width, wanted in ((repetition, 1, 1), (repetition, 1, 0), (definition, 2, 3)):
+            results = [kernel(data, 8 * k, width, wanted) for kernel in counts]
+            assert results[0] == results[1]
+    assert len(found) > 20
+    assert {0, -1} <= found
 
 
 def test_only_the_first_small_arrays_are_interpreted():

@@ -8,17 +8,20 @@ https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE / bit-pac
 import numpy as np
 
 from batchmax.kernels.compiler.dispatch import kernel
-from batchmax.kernels.compiler.intrinsics import compiled
+from batchmax.kernels.compiler.intrinsics import compiled, interpretable
 from batchmax.kernels.parquet.rle import open_run, packed_level
 
 BEGINS, CONTINUES, NULL, EMPTY = 0, 1, 2, 3
 """Events: a token that begins a row, a token that continues a row, a null row, an empty row."""
 
+INTERPRETED = 1 << 14
+"""A list ends after a few levels of a small page, which Python reads in less time than it takes to load a kernel."""
+
 REPETITION_BITS = 2
 """Repetition levels have two bits: 0 (a row begins), 1 (a token begins) or 2 (another number of the token)."""
 
 
-@compiled
+@interpretable
 def _level(data, run, place, width):
     """Return the level at index ``place`` of a run of :func:`open_run`."""
     return packed_level(data, run[0], place, width) if run[2] else run[3]
@@ -104,7 +107,7 @@ def walk_levels(repetition, definition, n_values, n_classes, place, level, width
     return place, n_events, n_numbers
 
 
-@kernel("in uint8[:], in uint8[:], int64, int64, int64, int64, int64", parallel=False)
+@kernel("in uint8[:], in uint8[:], int64, int64, int64, int64, int64", parallel=False, interpreted=INTERPRETED)
 def inner_length(repetition, definition, n_values, most, filled, width, length):
     """Return the length of the first innermost list that isn't empty, as far as this page shows it.
 

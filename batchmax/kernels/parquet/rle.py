@@ -17,6 +17,9 @@ MAX_SHIFT = 35
 
 LENGTH_BYTES = 4
 
+INTERPRETED = 1 << 12
+"""Python needs some milliseconds for the levels of a small file, and two to load a kernel."""
+
 PADDING = 8
 """Bytes after the data that kernels may read; their values don't matter."""
 
@@ -48,7 +51,7 @@ def little_endian(data, at, n_bytes):
     return value
 
 
-@compiled
+@interpretable
 def open_run(data, at, left, width):
     """Read the header of a run of levels.
 
@@ -70,7 +73,7 @@ def open_run(data, at, left, width):
     return at, count, False, np.int64(data[at]), at + 1
 
 
-@compiled
+@interpretable
 def packed_level(data, at, place, width):
     """Return the level at index ``place`` of bit-packed levels of ``width`` bits."""
     bit = place * width
@@ -81,7 +84,7 @@ def packed_level(data, at, place, width):
     return (two >> (bit & 7)) & ((1 << width) - 1)
 
 
-@kernel("in uint8[:], int64, int64, int64, in uint8[:]", parallel=False)
+@kernel("in uint8[:], int64, int64, int64, in uint8[:]", parallel=False, interpreted=INTERPRETED)
 def check_repetition(data, n_values, n_classes, place, packed):
     """Check that the repetition levels of a page are those of lists of K values.
 
@@ -127,7 +130,7 @@ def check_repetition(data, n_values, n_classes, place, packed):
     return place if at == data.shape[0] else -1
 
 
-@compiled
+@interpretable
 def _ones(byte):
     """Return the number of bits of a byte that are 1."""
     bits = np.int64(byte)
@@ -136,7 +139,7 @@ def _ones(byte):
     return (bits + (bits >> 4)) & 0x0F
 
 
-@kernel("in uint8[:], int64, int64, int64", parallel=False)
+@kernel("in uint8[:], int64, int64, int64", parallel=False, interpreted=INTERPRETED)
 def count_levels(data, n_values, width, wanted):
     """Return the position after n_values levels of ``width`` bits, and how many of the levels equal ``wanted``.
 
