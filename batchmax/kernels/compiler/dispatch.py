@@ -167,7 +167,7 @@ class Kernel:
             self._interpreted_bytes -= arguments[0].nbytes
             if self._interpreted_bytes >= 0:
                 with np.errstate(over="ignore"):
-                    return self.function(*arguments)
+                    return _plain(self.function(*arguments))
         if not self._threaded:
             return self._entry(number, parallel=False)(*arguments)
         with _STATE.lock:
@@ -226,6 +226,13 @@ class Kernel:
         if parallel not in self._dispatchers:
             self._dispatchers.setdefault(parallel, _dispatcher(self.function, parallel=parallel))
         return self._dispatchers[parallel]
+
+
+def _plain(result: Any) -> Any:
+    """Return what compiled code returns: numbers and tuples of Python instead of NumPy's numbers."""
+    if isinstance(result, tuple):
+        return tuple(map(_plain, result))
+    return result.item() if isinstance(result, np.generic) else result
 
 
 def _arrays_of(signature: Signature) -> list[tuple[int, np.dtype[Any], int, bool]]:
