@@ -85,7 +85,7 @@ def sum_counted(values, counted, sums):
 
 
 @kernel("in uint8[:], in float64[:], in bool[:], out int64[:], out float64[:]", parallel=False)
-def tally_rows(status, losses, hits, statuses, sums):
+def count_rows(status, losses, hits, statuses, sums):
     """Count rows by status, and add the losses of those that have one to sums, as :func:`sum_counted` does.
 
     Parameters

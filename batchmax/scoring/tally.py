@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax.functional.losses import perplexities
-from batchmax.kernels.compensated_sums import sum_counted, tally_rows
+from batchmax.kernels.compensated_sums import count_rows, sum_counted
 from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, STATUS_NAMES, Status
 
 N_CODES = 256
@@ -101,7 +101,7 @@ class Tally:
         """Count a batch: its statuses; and with labels, losses, plain losses, correct predictions and weights."""
         counts = np.zeros(N_CODES, np.int64)
         is_same_sum = nll is losses and np.array_equal(self.nll, self.loss)
-        self.hits += tally_rows(
+        self.hits += count_rows(
             status,
             np.empty(0) if losses is None else losses,
             np.empty(0, np.bool_) if hits is None else hits,

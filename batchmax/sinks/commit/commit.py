@@ -196,13 +196,7 @@ class Commit:
             if main.staging.durable and not earlier.completed.is_durable:
                 for output in self.outputs:
                     output.sync()
-            self.journal = open_journal(
-                main.staging.journal,
-                main.job,
-                replaces=main.replaces,
-                run=main.run,
-                durable=main.staging.durable,
-            )
+            self.journal = open_journal(main.staging.journal, main.job, **main.journal_options)
             return earlier.completed
         if earlier.is_same_job and main.if_exists == "error" and earlier.completed.rows:
             raise OutputError(
@@ -220,12 +214,6 @@ class Commit:
             output.run, output.inode, output.part_sizes = main.run, None, {}
         if main.job:
             # The journal comes first, so that it is recorded at all times that the output may replace another.
-            self.journal = Journal(
-                main.staging.journal,
-                main.job,
-                replaces=main.replaces,
-                run=main.run,
-                durable=main.staging.durable,
-            )
+            self.journal = Journal(main.staging.journal, main.job, **main.journal_options)
         main.start(keeps_journal=bool(main.job))
         return CompletedWork()

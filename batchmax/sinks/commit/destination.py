@@ -99,6 +99,11 @@ class Destination(ABC):
         self.is_published = False
 
     @property
+    def journal_options(self) -> dict[str, Any]:
+        """The options of the run's journals."""
+        return {"replaces": self.replaces, "run": self.run, "durable": self.staging.durable}
+
+    @property
     def location(self) -> Location | None:
         """Where the finished output is; None if it isn't finished."""
         return self.locate(self.run, self.inode)

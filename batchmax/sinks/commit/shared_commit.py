@@ -77,13 +77,7 @@ class SharedCommit(Commit):
         main.check(replaces=main.replaces or (earlier.is_same_job and earlier.completed.replaces))
         main.parts.create()
         try:
-            self.journal = open_journal(
-                staging.journal_of(self._shard),
-                main.job,
-                replaces=main.replaces,
-                run=main.run,
-                durable=staging.durable,
-            )
+            self.journal = open_journal(staging.journal_of(self._shard), main.job, **main.journal_options)
         except BlockingIOError as error:
             what = f"another run is making shard {'/'.join(map(str, self._shard))} of this output"
             raise OutputError(what, where=main.where, remedy="wait for it, or run another shard") from error
