@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import pyarrow as pa
@@ -22,8 +23,11 @@ from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
 from batchmax.parquet.int96 import readable
+from batchmax.runtime.buffers import PROGRAM_BYTES
+from batchmax.runtime.cores import usable_cores
 from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
-from batchmax.sources.decode_budget import DecodeBudget
+from batchmax.sources.concurrent_readers import RunEnd, Runs, in_order
+from batchmax.sources.decode_budget import DecodeBudget, SharedBudgetError
 from batchmax.sources.parquet_file import InputFile, OpenFile, open_file, pyarrow_only
 from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ReadPlan
@@ -39,6 +43,12 @@ from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions, are_mirrored, keys_of, partitions_of
 from batchmax.storage.input_files import Inputs, find_inputs, paths_of
 from batchmax.storage.paths import STREAM
+
+CORES_OF_ONE_READER = 4
+"""Up to this number of cores, one thread reads: reading takes less CPU time than the rest of a job."""
+
+MAX_READERS = 4
+"""More threads than these read faster than the one thread that writes can write."""
 
 
 def open_source(
@@ -70,6 +80,16 @@ class DatasetInfo:
     schema: pa.Schema
     n_classes: int
     partitions: Partitions
+
+
+@dataclass(frozen=True)
+class _InputGroup:
+    """A row group to read: its part, its number in the file, its first row in the file, and its number of rows."""
+
+    part: Part
+    number: int
+    first_row: int
+    rows: int
 
 
 class ParquetSource:
@@ -214,13 +234,21 @@ class ParquetSource:
         numbers: int = sum(self._groups.n_values(file, group) for file, group in groups)
         return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
 
-    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
+    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Generator[Chunk, None, None]:
         """Yield the rows of some parts in order, in chunks that depend on the inputs and options, never on the machine.
 
-        The first ``skip`` rows are skipped; they must end where a row group of the output ends.
+        The first ``skip`` rows are skipped; they must end where a row group of the output ends. With several readers,
+        closing the generator ends their threads.
         """
-        runs = (run for part in parts for run in self._part_runs(part, plan))
-        chunks = skipped(runs, skip)
+        groups = [group for part in parts for group in self._input_groups(part)]
+        if plan.readers == 1:
+            chunks = skipped(self._runs(groups, plan, self._groups), skip)
+        else:
+            first = 0
+            while first < len(groups) and skip >= groups[first].rows > 0:
+                skip -= groups[first].rows
+                first += 1
+            chunks = skipped([(0, self._chunks_of_readers(groups[first:], plan))], skip)
         wanted = self._options.row_group_size
         if wanted is None:
             return chunks
@@ -228,6 +256,22 @@ class ParquetSource:
             return regrouped(cast("Iterator[TokenChunk]", chunks), TokenSizes.of(self.job), whole=False)
         wanted = min(wanted, MAX_ROW_GROUP_ROWS)
         return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
+
+    @cached_property
+    def readers(self) -> int:
+        """The number of threads that read row groups at the same time; the output doesn't depend on it.
+
+        One for sequences, whose row groups may be reread from the middle of a sequence, and for objects in a store,
+        which are fetched ahead in another way.
+        """
+        cores = self._options.threads or usable_cores()
+        if cores <= CORES_OF_ONE_READER or self.job.nesting is not None or any(file.store for file in self.files):
+            return 1
+        n_groups = sum(int(file.metadata.num_row_groups) for file in self.files)
+        wanted = min(MAX_READERS, cores // 2, n_groups)
+        left = self._options.memory_limit - PROGRAM_BYTES - self.memory_needed()
+        another = max(1, max(map(self._groups.reader_memory, self.files), default=1))
+        return max(1, min(wanted, 1 + left // another))
 
     def memory_needed(self, rows: int | None = None) -> int:
         """Return the approximate memory in bytes of a job on these files, without the memory of the program itself.
@@ -241,16 +285,60 @@ class ParquetSource:
         """The file that takes the most memory."""
         return max(self.files, key=self._groups.memory)
 
-    def _part_runs(self, part: Part, plan: ReadPlan) -> Iterator[tuple[int, Iterator[Chunk]]]:
-        """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
-        file = self.files[part.file]
-        with read_errors(file.path), file.opened() as opened:
-            row = part.first_row
-            for group in range(part.first_group, part.end_group):
-                rows = opened.parquet.metadata.row_group(group).num_rows
-                chunks = opened.checked(self._groups.chunks(opened, group, row, self._stored(plan)))
-                yield rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
-                row += rows
+    def _input_groups(self, part: Part) -> Iterator[_InputGroup]:
+        """Yield the row groups of a part that have any of the rows to read."""
+        metadata, row = self.files[part.file].metadata, part.first_row
+        for number in range(part.first_group, part.end_group):
+            rows = metadata.row_group(number).num_rows
+            if rows and row >= part.first_row + part.rows:
+                return
+            yield _InputGroup(part, number, row, rows)
+            row += rows
+
+    def _runs(
+        self, groups: Iterable[_InputGroup], plan: ReadPlan, reader: GroupReader
+    ) -> Iterator[tuple[int, Iterator[Chunk]]]:
+        """Yield the number of rows of each row group, and an iterator that reads its chunks when used."""
+        for part, of_part in itertools.groupby(groups, key=lambda group: group.part):
+            file = self.files[part.file]
+            with read_errors(file.path), file.opened() as opened:
+                for group in of_part:
+                    chunks = opened.checked(reader.chunks(opened, group.number, group.first_row, self._stored(plan)))
+                    yield group.rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
+
+    def _chunks_of_readers(self, groups: Sequence[_InputGroup], plan: ReadPlan) -> Iterator[Chunk]:
+        """Yield the chunks of row groups that several threads read, each every nth row group, in order.
+
+        If a row group may take more than a reader's share of the memory limit, one thread reads it and all later ones.
+        """
+        n_read = rows = 0
+        readers = [self._counted_runs(groups[first :: plan.readers], plan) for first in range(plan.readers)]
+        try:
+            with contextlib.closing(in_order(readers)) as items:
+                for item in items:
+                    if isinstance(item, RunEnd):
+                        self.read_statistics.add(item.result)
+                        n_read, rows = n_read + 1, 0
+                    else:
+                        rows += item.rows_done
+                        yield item
+        except SharedBudgetError:
+            pass
+        else:
+            return
+        yield from skipped(self._runs(groups[n_read:], replace(plan, readers=1), self._groups), rows)
+
+    def _counted_runs(self, groups: Iterable[_InputGroup], plan: ReadPlan) -> Runs[Chunk, ReadStatistics]:
+        """Yield the chunks of each row group; the results are their read statistics."""
+        reader = self._groups.with_statistics(ReadStatistics())
+
+        def chunks_of(run: Iterator[Chunk]) -> Generator[Chunk, None, ReadStatistics]:
+            yield from run
+            counted, reader.read_statistics = reader.read_statistics, ReadStatistics()
+            return counted
+
+        for _, run in self._runs(groups, plan, reader):
+            yield chunks_of(run)
 
     def _stored(self, plan: ReadPlan) -> ReadPlan:
         """Return how to read the columns that are stored in the files."""
