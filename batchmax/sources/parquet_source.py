@@ -25,10 +25,10 @@ from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_le
 from batchmax.parquet.int96 import readable
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.cores import usable_cores
-from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
-from batchmax.sources.concurrent_readers import RunEnd, Runs, in_order
-from batchmax.sources.decode_budget import DecodeBudget, SharedBudgetError
+from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup
+from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, open_file, pyarrow_only
+from batchmax.sources.part_reader import PartReader
 from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.read_errors import read_errors, schema_errors
@@ -80,16 +80,6 @@ class DatasetInfo:
     schema: pa.Schema
     n_classes: int
     partitions: Partitions
-
-
-@dataclass(frozen=True)
-class _InputGroup:
-    """A row group to read: its part, its number in the file, its first row in the file, and its number of rows."""
-
-    part: Part
-    number: int
-    first_row: int
-    rows: int
 
 
 class ParquetSource:
@@ -240,15 +230,7 @@ class ParquetSource:
         The first ``skip`` rows are skipped; they must end where a row group of the output ends. With several readers,
         closing the generator ends their threads.
         """
-        groups = [group for part in parts for group in self._input_groups(part)]
-        if plan.readers == 1:
-            chunks = skipped(self._runs(groups, plan, self._groups), skip)
-        else:
-            first = 0
-            while first < len(groups) and skip >= groups[first].rows > 0:
-                skip -= groups[first].rows
-                first += 1
-            chunks = skipped([(0, self._chunks_of_readers(groups[first:], plan))], skip)
+        chunks = PartReader(self.files, self.partitions, self._groups).chunks(parts, plan, skip)
         wanted = self._options.row_group_size
         if wanted is None:
             return chunks
@@ -261,8 +243,8 @@ class ParquetSource:
     def readers(self) -> int:
         """The number of threads that read row groups at the same time; the output doesn't depend on it.
 
-        One for sequences, whose row groups may be reread from the middle of a sequence, and for objects in a store,
-        which are fetched ahead in another way.
+        One for sequences, because :class:`PartReader` can't start again in the middle of a sequence, and for objects in
+        a store, whose row groups are fetched in order.
         """
         cores = self._options.threads or usable_cores()
         if cores <= CORES_OF_ONE_READER or self.job.nesting is not None or any(file.store for file in self.files):
@@ -284,73 +266,6 @@ class ParquetSource:
     def largest_file(self) -> InputFile:
         """The file that takes the most memory."""
         return max(self.files, key=self._groups.memory)
-
-    def _input_groups(self, part: Part) -> Iterator[_InputGroup]:
-        """Yield the row groups of a part that have any of the rows to read."""
-        metadata, row = self.files[part.file].metadata, part.first_row
-        for number in range(part.first_group, part.end_group):
-            rows = metadata.row_group(number).num_rows
-            if rows and row >= part.first_row + part.rows:
-                return
-            yield _InputGroup(part, number, row, rows)
-            row += rows
-
-    def _runs(
-        self, groups: Iterable[_InputGroup], plan: ReadPlan, reader: GroupReader
-    ) -> Iterator[tuple[int, Iterator[Chunk]]]:
-        """Yield the number of rows of each row group, and an iterator that reads its chunks when used."""
-        for part, of_part in itertools.groupby(groups, key=lambda group: group.part):
-            file = self.files[part.file]
-            with read_errors(file.path), file.opened() as opened:
-                for group in of_part:
-                    chunks = opened.checked(reader.chunks(opened, group.number, group.first_row, self._stored(plan)))
-                    yield group.rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
-
-    def _chunks_of_readers(self, groups: Sequence[_InputGroup], plan: ReadPlan) -> Iterator[Chunk]:
-        """Yield the chunks of row groups that several threads read, each every nth row group, in order.
-
-        If a row group may take more than a reader's share of the memory limit, one thread reads it and all later ones.
-        """
-        n_read = rows = 0
-        readers = [self._counted_runs(groups[first :: plan.readers], plan) for first in range(plan.readers)]
-        try:
-            with contextlib.closing(in_order(readers)) as items:
-                for item in items:
-                    if isinstance(item, RunEnd):
-                        self.read_statistics.add(item.result)
-                        n_read, rows = n_read + 1, 0
-                    else:
-                        rows += item.rows_done
-                        yield item
-        except SharedBudgetError:
-            pass
-        else:
-            return
-        yield from skipped(self._runs(groups[n_read:], replace(plan, readers=1), self._groups), rows)
-
-    def _counted_runs(self, groups: Iterable[_InputGroup], plan: ReadPlan) -> Runs[Chunk, ReadStatistics]:
-        """Yield the chunks of each row group; the results are their read statistics."""
-        reader = self._groups.with_statistics(ReadStatistics())
-
-        def chunks_of(run: Iterator[Chunk]) -> Generator[Chunk, None, ReadStatistics]:
-            yield from run
-            counted, reader.read_statistics = reader.read_statistics, ReadStatistics()
-            return counted
-
-        for _, run in self._runs(groups, plan, reader):
-            yield chunks_of(run)
-
-    def _stored(self, plan: ReadPlan) -> ReadPlan:
-        """Return how to read the columns that are stored in the files."""
-        names = self.partitions.names
-        if plan.columns is None or not names:
-            return plan
-        return replace(plan, columns=[name for name in plan.columns if name not in names])
-
-    def _with_partitions(self, chunk: Chunk, file: int, plan: ReadPlan) -> Chunk:
-        if not self.partitions.fields:
-            return chunk
-        return chunk.with_columns(lambda rows: self.partitions.added(rows, file, plan.columns))
 
     def _length_in_file(self, file: InputFile, column: LogitsColumn) -> int | None:
         """Return the number of classes of a file, from its schema or first row; None without rows or logits."""
