@@ -94,18 +94,29 @@ class PartReader:
                     self.groups.read_statistics.add(item.result)
                     n_read, rows = n_read + 1, 0
                 else:
-                    rows += item.rows_done
-                    yield item
+                    chunk, statistics = item
+                    self.groups.read_statistics.add(statistics)
+                    rows += chunk.rows_done
+                    yield chunk
         yield from skipped(self._runs(groups[n_read:], replace(plan, readers=1), self.groups), rows)
 
-    def _counted_runs(self, groups: Iterable[_InputGroup], plan: ReadPlan) -> Runs[Chunk, ReadStatistics]:
-        """Yield the chunks of each row group; the results are their read statistics."""
+    def _counted_runs(
+        self, groups: Iterable[_InputGroup], plan: ReadPlan
+    ) -> Runs[tuple[Chunk, ReadStatistics], ReadStatistics]:
+        """Yield the chunks of each row group, with what was counted since the chunk before; the results have the rest.
+
+        The counts are added when a chunk is consumed, so they don't depend on how far the reader is ahead.
+        """
         reader = self.groups.with_statistics(ReadStatistics())
 
-        def counted(run: Iterator[Chunk]) -> Generator[Chunk, None, ReadStatistics]:
-            yield from run
+        def taken() -> ReadStatistics:
             statistics, reader.read_statistics = reader.read_statistics, ReadStatistics()
             return statistics
+
+        def counted(run: Iterator[Chunk]) -> Generator[tuple[Chunk, ReadStatistics], None, ReadStatistics]:
+            for chunk in run:
+                yield chunk, taken()
+            return taken()
 
         for _, run in self._runs(groups, plan, reader):
             yield counted(run)
