@@ -20,6 +20,8 @@ from batchmax.sinks.commit.journal import Journal
 from batchmax.sources import chunks
 from batchmax.sources.parquet_source import ParquetSource, open_source
 from batchmax.sources.part_reader import PartReader
+from batchmax.sources.parts import plan_parts
+from batchmax.sources.passthrough import ReadPlan
 from tests.support.rows import lists
 
 SEVERAL = [2, 3, 5]
@@ -228,6 +230,17 @@ def test_an_early_stop_ends_the_readers(files, readers, tmp_path, monkeypatch):
         batchmax.score(files, tmp_path / "out.parquet", on_bad_row="null", fail_if="bad_rows>3")
     assert_all_ended(files)  # although the traceback refers to the frames of the job
     del caught
+
+
+@pytest.mark.parametrize("limit", [25, 1000])
+def test_the_end_of_a_limit_ends_the_readers(files, limit):
+    """After the rows of a limit, threads have ended, although the source's generator is still referred to."""
+    source = open_source([str(files)], score_options())
+    plan = ReadPlan(source.job.columns_read, readers=3)
+    chunks_read = source.chunks(plan_parts(source.group_rows(), source.row_bytes), plan)
+    assert sum(chunk.n_rows for chunk in chunks.limited(chunks_read, limit)) == min(limit, 400)
+    assert_all_ended(files)
+    del chunks_read
 
 
 @pytest.mark.parametrize("number", [0, 3, 39])
