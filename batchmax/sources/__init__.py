@@ -15,4 +15,8 @@ A changed input is found by ``stat``
 Chunks are smaller than row groups
     A large row group is never in memory as a whole. The memory that a job takes follows from the footers, and a job
     that does not fit into ``--memory-limit`` is refused before it starts.
+Several threads read whole row groups, each every nth one
+    Each has its own open file, so nothing but footers is shared. Threads that took whichever row group is next would
+    read row groups of different sizes better, but with those that writers make, each thread is at most two chunks ahead
+    in any case. Within a row group, pyarrow can't skip to a chunk without decoding what is before it.
 """
