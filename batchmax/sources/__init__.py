@@ -16,7 +16,7 @@ Chunks are smaller than row groups
     A large row group is never in memory as a whole. The memory that a job takes follows from the footers, and a job
     that does not fit into ``--memory-limit`` is refused before it starts.
 Several threads read whole row groups, each every nth one
-    Each has its own open file, so nothing but footers is shared. Threads that took whichever row group is next would
-    read row groups of different sizes better, but with those that writers make, each thread is at most two chunks ahead
-    in any case. Within a row group, pyarrow can't skip to a chunk without decoding what is before it.
+    Each has its own open file, so only footers are shared. Which thread reads a row group doesn't depend on timing, so
+    an error, a limit and the read statistics are those of one thread. Runs of one row group would need pyarrow to skip
+    rows of the other columns, which takes about as long as decoding them.
 """
