@@ -120,12 +120,17 @@ def refuse_single_pass(src: Any, why: str) -> None:
 
 
 def row_batches(
-    source: Source, progress: Progress | None = None, warnings: list[str] | None = None
+    source: Source,
+    progress: Progress | None = None,
+    warnings: list[str] | None = None,
+    *,
+    readers: int | None = None,
 ) -> Generator[RowBatch, None, None]:
     """Yield the results of every row, in order, with two chunks read ahead.
 
     The arrays of a batch are overwritten by the batch after the next; copy them to keep them. Warnings about the first
-    rows are added to ``warnings``, or passed to ``progress`` if it is None.
+    rows are added to ``warnings``, or passed to ``progress`` if it is None. ``readers`` is the number of threads that
+    read; None for as many as the source allows.
 
     Raises
     ------
@@ -139,9 +144,10 @@ def row_batches(
     bad_rows = BadRowHandler(job)
     total = rows_in(source)
     progress.start(total, None if total is None else total * source.row_bytes)
-    parts = plan_parts(source.group_rows(), source.row_bytes)
+    parts = plan_parts(source.group_rows(), source.row_bytes, limit=options.limit)
     with page_workers(options) as workers:
-        chunks = limited(source.chunks(parts, ReadPlan(job.columns_read, workers)), options.limit)
+        plan = ReadPlan(job.columns_read, workers, readers=readers or source.readers)
+        chunks = limited(source.chunks(parts, plan), options.limit)
         with contextlib.closing(read_ahead(chunks)) as ahead:
             for chunk, buffers in zip(ahead, itertools.cycle((Buffers(), Buffers())), strict=False):
                 buffers.reset()

@@ -220,11 +220,12 @@ def score_to_stream(src: Any, options: ScoreOptions, progress: Progress) -> Scor
     stage = ScoreStage(source, progress)
     check_memory(source)
     report_source(source, progress)
-    parts = plan_parts(source.group_rows(), source.row_bytes)
+    parts = plan_parts(source.group_rows(), source.row_bytes, limit=options.limit)
     progress.start(source.n_rows, None)
     outgoing = OutgoingStream(sys.stdout.buffer, output_schema(source.job, source))
     with page_workers(options) as workers:
-        chunks = limited(source.chunks(parts, ReadPlan(source.job.columns_read, workers)), options.limit)
+        plan = ReadPlan(source.job.columns_read, workers, readers=source.readers)
+        chunks = limited(source.chunks(parts, plan), options.limit)
         # Each batch is a group of its own, so that the reader gets it as soon as it is computed.
         single = (replace(chunk, ends_group=True) for chunk in chunks)
         run_pipeline(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +154,7 @@ class PartWriter:
         int96 = stored.int96
         if options.rejects is not None:
             int96 |= self._stored(like, rejects=True).int96
-        return ReadPlan(self.columns, workers, copies, int96)
+        return ReadPlan(self.columns, workers, copies, int96, self.source.readers)
 
     def _stored(self, like: InputFile | None, *, rejects: bool = False) -> FileSchema:
         """Return the schema of a file whose carried columns are stored as in an input."""
@@ -172,7 +172,7 @@ class PartWriter:
 
     def _run(
         self,
-        chunks: Iterator[Chunk],
+        chunks: Generator[Chunk, None, None],
         stage: Stage,
         sink: ParquetSink,
         rejects: ParquetSink | None,

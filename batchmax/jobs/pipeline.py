@@ -1,15 +1,15 @@
 """The loop of a job: reads, computes and writes at the same time.
 
-One thread reads chunks ahead while the kernels, which use every core, compute the chunk before; a third thread encodes
-and writes the row groups before that. A few :class:`Buffers` are reused, so memory is bounded by the chunks in flight.
-The loop doesn't know what is computed.
+One thread reads chunks ahead, or gets them from several threads that read, while the kernels, which use every core,
+compute the chunk before; another thread encodes and writes the row groups before that. A few :class:`Buffers` are
+reused, so memory is bounded by the chunks in flight. The loop doesn't know what is computed.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -61,9 +61,9 @@ class Group:
     ends: bool = True
 
 
-def read_ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
-    """Yield chunks that a thread reads ahead."""
-    with ThreadPoolExecutor(1, "read") as reader:
+def read_ahead(chunks: Generator[Chunk, None, None]) -> Generator[Chunk, None, None]:
+    """Yield chunks that a thread reads ahead. ``chunks`` is closed at the end, or when the caller closes this one."""
+    with contextlib.closing(chunks), ThreadPoolExecutor(1, "read") as reader:
         ahead = deque(reader.submit(next, chunks, None) for _ in range(READ_AHEAD))
         while (chunk := ahead.popleft().result()) is not None:
             ahead.append(reader.submit(next, chunks, None))
@@ -71,7 +71,7 @@ def read_ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
 
 
 def run_pipeline(
-    chunks: Iterator[Chunk],
+    chunks: Generator[Chunk, None, None],
     stage: Stage,
     write: Callable[[Group], None],
     progress: Progress,

@@ -5,7 +5,7 @@ The sequence is read in chunks, as for scoring; only a few numbers per token are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -105,4 +105,4 @@ def _chunks(source: ParquetSource, row: int) -> Iterator[TokenChunk]:
     check_row(row, source.n_rows)
     parts = plan_parts(source.group_rows(), source.row_bytes)
     chunks = source.chunks(parts, ReadPlan(source.job.columns_read), row)
-    return limited(cast("Iterator[TokenChunk]", chunks), 1)
+    return limited(cast("Generator[TokenChunk, None, None]", chunks), 1)

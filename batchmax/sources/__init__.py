@@ -15,4 +15,8 @@ A changed input is found by ``stat``
 Chunks are smaller than row groups
     A large row group is never in memory as a whole. The memory that a job takes follows from the footers, and a job
     that does not fit into ``--memory-limit`` is refused before it starts.
+Several threads read whole row groups, each every nth one
+    Each has its own open file, so only footers are shared. Which thread reads a row group doesn't depend on timing, so
+    an error, a limit and the read statistics are those of one thread. Runs of one row group would need pyarrow to skip
+    rows of the other columns, which takes about as long as decoding them.
 """

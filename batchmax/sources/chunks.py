@@ -6,10 +6,11 @@ because it affects the bytes of the output.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
@@ -196,6 +197,13 @@ class ReadStatistics:
     copied: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: ReadStatistics) -> None:
+        """Add the counts of other row groups."""
+        self.as_matrices += other.as_matrices
+        self.by_pyarrow += other.by_pyarrow
+        self.copied += other.copied
+        self.reasons += other.reasons
+
     def text(self) -> str:
         """Return the counts as text."""
         why = ", ".join(f"{count:,} because {reason}" for reason, count in self.reasons.most_common(5))
@@ -223,6 +231,12 @@ class ChunkSizes:
         carried = self.stored_bytes * (2 * group + 3 * piece)
         return carried + 2 * group * job.result_bytes + piece * (3 * job.result_bytes + 15 * job.row_bytes)
 
+    @property
+    def reader_memory(self) -> int:
+        """The approximate memory in bytes of another thread that reads: two chunks, and the memory to read them."""
+        # Measured: four times the size of a chunk with its other columns.
+        return 5 * self.chunk_rows * max(self.stored_bytes, self.job.row_bytes)
+
 
 def plan_chunk_sizes(job: Job, rows: int | None = None, stored_bytes: int = 0) -> ChunkSizes:
     """Return how to divide an input row group with this many rows, or a stream of unknown length (None).
@@ -241,7 +255,7 @@ def plan_chunk_sizes(job: Job, rows: int | None = None, stored_bytes: int = 0) -
     return ChunkSizes(job, group, _equal_pieces(group, piece), max(0, stored_bytes - job.row_bytes))
 
 
-def regroup(chunks: Iterable[RowChunk], group_rows: int, chunk_rows: int) -> Iterator[RowChunk]:
+def regroup(chunks: Iterable[RowChunk], group_rows: int, chunk_rows: int) -> Generator[RowChunk, None, None]:
     """Yield chunks of up to ``chunk_rows`` rows; a row group ends after every ``group_rows`` rows and at the end."""
     have = 0
     last: RowChunk | None = None
@@ -265,7 +279,7 @@ def placed(
     group: int | None = None,
     copied: CopiedColumns | None = None,
     rows: int | None = None,
-) -> Iterator[C]:
+) -> Generator[C, None, None]:
     """Yield consecutive chunks with their origins, starting at a row.
 
     Raises
@@ -281,18 +295,22 @@ def placed(
         raise wrong_row_count(file, group, position[0], rows)
 
 
-def limited(chunks: Iterator[C], limit: int | None) -> Iterator[C]:
-    """Yield the chunks of the first ``limit`` rows, whole sequences if chunks have tokens; of all rows for None."""
-    if limit is None:
-        yield from chunks
-        return
-    # The limit is checked before the next chunk is read: data after the limit may be large or damaged.
-    while limit > 0 and (chunk := next(chunks, None)) is not None:
-        yield replace(chunk.split(limit)[0], ends_group=True) if chunk.rows_done >= limit else chunk
-        limit -= chunk.rows_done
+def limited(chunks: Generator[C, None, None], limit: int | None) -> Generator[C, None, None]:
+    """Yield the chunks of the first ``limit`` rows, whole sequences if chunks have tokens; of all rows for None.
+
+    ``chunks`` is closed at the end, or when the caller closes this generator, so that files are closed and threads end.
+    """
+    with contextlib.closing(chunks):
+        if limit is None:
+            yield from chunks
+            return
+        # The limit is checked before the next chunk is read: data after the limit may be large or damaged.
+        while limit > 0 and (chunk := next(chunks, None)) is not None:
+            yield replace(chunk.split(limit)[0], ends_group=True) if chunk.rows_done >= limit else chunk
+            limit -= chunk.rows_done
 
 
-def skipped(runs: Iterable[tuple[int, Iterator[C]]], skip: int) -> Iterator[C]:
+def skipped(runs: Iterable[tuple[int, Iterator[C]]], skip: int) -> Generator[C, None, None]:
     """Yield the chunks of runs of rows without the first ``skip`` rows; a run that is skipped entirely isn't read."""
     for rows, chunks in runs:
         if skip >= rows > 0:

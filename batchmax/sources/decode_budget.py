@@ -38,6 +38,10 @@ GROUPS_IN_MEMORY = 2
 """Row groups of the output in memory at a time: one being filled, and one being written."""
 
 
+class SharedBudgetError(Exception):
+    """A row group may take more memory than the share of the limit that one of several readers has."""
+
+
 class DecodeBudget:
     """The decode budget of some columns of a row group: their decoded size, and the limit.
 
@@ -53,11 +57,15 @@ class DecodeBudget:
         Number of rows of an output row group, if its carried columns stay in memory until they are written.
     counted
         Names of columns whose pages are known to have the number of values that the footer says.
+    readers
+        The number of row groups that are read at the same time; each may take an equal share of the limit.
 
     Raises
     ------
     DataError
         A page is too large for the limit, a column is encrypted, or pages or the footer are damaged.
+    SharedBudgetError
+        The row group may take more than its share, with several readers.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class DecodeBudget:
         limit: int | None,
         kept_rows: int | None = None,
         counted: Collection[str] = (),
+        readers: int = 1,
     ) -> None:
         file, descriptor = opened.file, opened.descriptor
         self._is_adjustable = limit is not None
@@ -79,6 +88,7 @@ class DecodeBudget:
         self._fixed_row_bytes = self._rows = self._kept = 0
         self._leaves: list[tuple[int, Leaf]] = []
         self._rows_left = 0
+        share = limit // readers
         pages = whole = 0
         too_large: tuple[str, int] | None = None
         name = ""
@@ -105,7 +115,7 @@ class DecodeBudget:
                     continue
                 once = name in _dictionaries(file.schema)
                 try:
-                    decoded_size = DecodedSize(descriptor, chunk, leaf, row_group.n_rows, limit, shares_texts=once)
+                    decoded_size = DecodedSize(descriptor, chunk, leaf, row_group.n_rows, share, shares_texts=once)
                 except PageTooLargeError as error:
                     too_large = too_large or (name, error.page)
                     pages, whole = pages + error.page, whole + error.whole
@@ -117,6 +127,8 @@ class DecodeBudget:
         whole += self._fixed_row_bytes * row_group.n_rows
         most = pages + (BATCHES_IN_MEMORY + GROUPS_IN_MEMORY) * whole
         self._sufficient_limit = PROGRAM_BYTES + most + SAMPLED_ROW_FACTOR * whole // max(row_group.n_rows, 1)
+        if readers > 1 and (too_large is not None or most > share):
+            raise SharedBudgetError
         if too_large is not None:
             # The size of rows is unknown without decoding pages that are too large to decode.
             raise self._refusal(*too_large, self._sufficient_limit)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import pyarrow as pa
@@ -22,9 +23,12 @@ from batchmax.errors import DataError, UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.parquet import FooterError, PageError, ThriftError, first_inner_length
 from batchmax.parquet.int96 import readable
-from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup, skipped
+from batchmax.runtime.buffers import PROGRAM_BYTES
+from batchmax.runtime.cores import usable_cores
+from batchmax.sources.chunks import MAX_ROW_GROUP_ROWS, Chunk, ReadStatistics, RowChunk, regroup
 from batchmax.sources.decode_budget import DecodeBudget
 from batchmax.sources.parquet_file import InputFile, OpenFile, open_file, pyarrow_only
+from batchmax.sources.part_reader import PartReader
 from batchmax.sources.parts import Part
 from batchmax.sources.passthrough import ReadPlan
 from batchmax.sources.read_errors import read_errors, schema_errors
@@ -39,6 +43,12 @@ from batchmax.sources.token_chunks import TokenChunk
 from batchmax.storage.hive import Partitions, are_mirrored, keys_of, partitions_of
 from batchmax.storage.input_files import Inputs, find_inputs, paths_of
 from batchmax.storage.paths import STREAM
+
+CORES_OF_ONE_READER = 4
+"""Up to this number of cores, one thread reads: reading takes less CPU time than the rest of a job."""
+
+MAX_READERS = 4
+"""More threads than these read faster than the one thread that writes can write."""
 
 
 def open_source(
@@ -214,13 +224,13 @@ class ParquetSource:
         numbers: int = sum(self._groups.n_values(file, group) for file, group in groups)
         return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
 
-    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
+    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Generator[Chunk, None, None]:
         """Yield the rows of some parts in order, in chunks that depend on the inputs and options, never on the machine.
 
-        The first ``skip`` rows are skipped; they must end where a row group of the output ends.
+        The first ``skip`` rows are skipped; they must end where a row group of the output ends. With several readers,
+        closing the generator ends their threads.
         """
-        runs = (run for part in parts for run in self._part_runs(part, plan))
-        chunks = skipped(runs, skip)
+        chunks = PartReader(self.files, self.partitions, self._groups).chunks(parts, plan, skip)
         wanted = self._options.row_group_size
         if wanted is None:
             return chunks
@@ -228,6 +238,22 @@ class ParquetSource:
             return regrouped(cast("Iterator[TokenChunk]", chunks), TokenSizes.of(self.job), whole=False)
         wanted = min(wanted, MAX_ROW_GROUP_ROWS)
         return regroup(cast("Iterator[RowChunk]", chunks), wanted, wanted)
+
+    @cached_property
+    def readers(self) -> int:
+        """The number of threads that read row groups at the same time; the output doesn't depend on it.
+
+        One for sequences, because :class:`PartReader` can't start again in the middle of a sequence, and for objects in
+        a store, whose row groups are fetched in order.
+        """
+        cores = self._options.threads or usable_cores()
+        if cores <= CORES_OF_ONE_READER or self.job.nesting is not None or any(file.store for file in self.files):
+            return 1
+        n_groups = sum(int(file.metadata.num_row_groups) for file in self.files)
+        wanted = min(MAX_READERS, cores // 2, n_groups)
+        left = self._options.memory_limit - PROGRAM_BYTES - self.memory_needed()
+        another = max(1, max(map(self._groups.reader_memory, self.files), default=1))
+        return max(1, min(wanted, 1 + left // another))
 
     def memory_needed(self, rows: int | None = None) -> int:
         """Return the approximate memory in bytes of a job on these files, without the memory of the program itself.
@@ -240,29 +266,6 @@ class ParquetSource:
     def largest_file(self) -> InputFile:
         """The file that takes the most memory."""
         return max(self.files, key=self._groups.memory)
-
-    def _part_runs(self, part: Part, plan: ReadPlan) -> Iterator[tuple[int, Iterator[Chunk]]]:
-        """Yield the number of rows of each row group of a part, and an iterator that reads its chunks when used."""
-        file = self.files[part.file]
-        with read_errors(file.path), file.opened() as opened:
-            row = part.first_row
-            for group in range(part.first_group, part.end_group):
-                rows = opened.parquet.metadata.row_group(group).num_rows
-                chunks = opened.checked(self._groups.chunks(opened, group, row, self._stored(plan)))
-                yield rows, (self._with_partitions(chunk, part.file, plan) for chunk in chunks)
-                row += rows
-
-    def _stored(self, plan: ReadPlan) -> ReadPlan:
-        """Return how to read the columns that are stored in the files."""
-        names = self.partitions.names
-        if plan.columns is None or not names:
-            return plan
-        return replace(plan, columns=[name for name in plan.columns if name not in names])
-
-    def _with_partitions(self, chunk: Chunk, file: int, plan: ReadPlan) -> Chunk:
-        if not self.partitions.fields:
-            return chunk
-        return chunk.with_columns(lambda rows: self.partitions.added(rows, file, plan.columns))
 
     def _length_in_file(self, file: InputFile, column: LogitsColumn) -> int | None:
         """Return the number of classes of a file, from its schema or first row; None without rows or logits."""

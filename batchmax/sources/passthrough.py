@@ -30,12 +30,15 @@ class ReadPlan:
         What may be copied; None for nothing.
     int96
         Columns whose INT96 timestamps stay the 12 bytes of the file; see :mod:`batchmax.parquet.int96`.
+    readers
+        The number of threads that read row groups at the same time. With one, the calling thread reads.
     """
 
     columns: Sequence[str] | None = None
     workers: Executor | None = None
     copy_plan: CopyPlan | None = None
     int96: Collection[str] = ()
+    readers: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ Carried columns are copied undecoded where possible. Doesn't know which row grou
 from __future__ import annotations
 
 import contextlib
+import copy
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -67,6 +68,12 @@ class GroupReader:
         self._limit = job.options.memory_limit
         self._carried_bytes: dict[str, int] = {}
 
+    def with_statistics(self, read_statistics: ReadStatistics) -> GroupReader:
+        """Return a reader of the same files that updates other statistics."""
+        reader = copy.copy(self)
+        reader.read_statistics = read_statistics
+        return reader
+
     def chunks(self, opened: OpenFile, group: int, row: int, plan: ReadPlan) -> Iterator[Chunk]:
         """Yield the chunks of a row group; ``row`` is the number of its first row in the file."""
         file, kept_rows, copies = opened.file, None, plan.copy_plan
@@ -106,6 +113,11 @@ class GroupReader:
             return TokenSizes.of(self.job).memory(self.job, self._carried_row_bytes(file), self._n_tokens(file))
         groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
         return max((self._chunk_sizes(file, group).memory(rows) for group in groups), default=0)
+
+    def reader_memory(self, file: InputFile) -> int:
+        """Return the approximate memory in bytes of another thread that reads a file's row groups, unless sequences."""
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        return max((self._chunk_sizes(file, group).reader_memory for group in groups), default=0)
 
     def n_values(self, file: InputFile, group: int) -> int:
         """Return the number of values, nulls and empty lists in the logits of a row group; 0 if unknown."""
@@ -187,7 +199,7 @@ class GroupReader:
         try:
             row_group = footer.row_group(group)
             chunk = row_group.chunk(leaves[0])
-            more = row_group.n_rows, job.n_classes, plan.workers, self._limit // 8
+            more = row_group.n_rows, job.n_classes, plan.workers, self._limit // (8 * plan.readers)
             reader: MatrixReader | SequenceReader
             if job.nesting is None or column is None:
                 reader = MatrixReader(opened.descriptor, chunk, footer.leaves[leaves[0]], *more)
@@ -217,7 +229,7 @@ class GroupReader:
         use_threads = names is None or len(names) > 1  # a single column is decoded faster in this thread
         int96 = opened.file.read_as_stored(plan.int96)
         with self._column_errors():
-            budget = DecodeBudget(opened, group, names, self._limit, kept_rows, counted)
+            budget = DecodeBudget(opened, group, names, self._limit, kept_rows, counted, plan.readers)
             for batch in budget.batches(rows, int96=int96, use_threads=use_threads):
                 yield opened.file.conform(batch, names)
 

@@ -6,7 +6,7 @@ tokens come with it. A row group of the output ends at the end of a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,7 +128,7 @@ def from_columns(batches: Iterator[pa.RecordBatch], job: Job, position: Position
         skip = first = 0
 
 
-def regrouped(chunks: Iterable[TokenChunk], sizes: TokenSizes, *, whole: bool) -> Iterator[TokenChunk]:
+def regrouped(chunks: Iterable[TokenChunk], sizes: TokenSizes, *, whole: bool) -> Generator[TokenChunk, None, None]:
     """Yield chunks cut so that row groups of the output end at the end of a row: when they are full, and at the end.
 
     With ``whole``, only at the end.

@@ -61,7 +61,7 @@ PLACES = [
     ("batchmax.sources.parquet_file.decoded_batch", SCORE),
     ("batchmax.sources.parquet_file.OpenFile.check_unchanged", SCORE),
     ("batchmax.sources.parquet_file._parquet_file", SCORE),
-    ("batchmax.sources.parquet_source.ParquetSource._with_partitions", SCORE),
+    ("batchmax.sources.part_reader.PartReader._with_partitions", SCORE),
     ("batchmax.sinks.codecs.input_codecs", SCORE),
     ("batchmax.storage.system_calls.sync", SCORE),
     ("batchmax.storage.system_calls.sync_data", SCORE),

@@ -62,6 +62,19 @@ def test_twice_the_rows_take_the_same_memory(one_group, tmp_path):
     assert peaks[1] < 900 * MIB
 
 
+@LINUX
+@pytest.mark.parametrize("limit", [640 * MIB, 1024 * MIB])
+@pytest.mark.parametrize("pyarrow", [False, True], ids=["matrices", "pyarrow"])
+def test_several_readers_stay_below_the_memory_limit(pyarrow, limit, tmp_path):
+    """With eight threads, of which up to four read, peak memory is less than the limit, also if pyarrow decodes."""
+    make(tmp_path / "in.parquet", 800_000, 100, "--row-group-size", 40_000)
+    environment = {**os.environ, **({"BATCHMAX_PARQUET": "pyarrow"} if pyarrow else {})}
+    program = f"import batchmax, sys\nbatchmax.score('in.parquet', 'out.parquet', threads=8, memory_limit={limit})\n"
+    command = [sys.executable, "-c", f"{program}{PEAK}\nprint(peak)"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert int(done.stdout) < limit
+
+
 @pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("one_group", [False, True], ids=["row groups", "one row group"])

@@ -205,7 +205,8 @@ class RowPairs:
     def _cursor(self, side: int, order: Order | None = None) -> Iterator[RowCursor]:
         source = self._sources[side]
         progress = self._progress if side == 0 else None
-        batches = row_batches(source, progress, self.warnings[side])
+        # Both inputs are read at the same time, each by one thread.
+        batches = row_batches(source, progress, self.warnings[side], readers=1)
         with closing(batches if side == 0 else _of_b(batches)) as rows:
             yield RowCursor(rows, order, source.job.options.threads or usable_cores())
 

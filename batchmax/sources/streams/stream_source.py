@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -75,6 +75,11 @@ class StreamSource:
         self._batches = itertools.chain(read, self._batches)
         self.job = plan_scoring(self.schema, options, length, writes=writes)
 
+    @property
+    def readers(self) -> int:
+        """The number of threads that read: a stream is read in order."""
+        return 1
+
     def group_rows(self) -> list[list[int]]:
         """Return one file with one row group of unknown length."""
         return [[0]]
@@ -84,7 +89,7 @@ class StreamSource:
         """The bytes of the logits of one row; of one token if rows are sequences."""
         return self.job.row_bytes
 
-    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Iterator[Chunk]:
+    def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Generator[Chunk, None, None]:
         """Yield the rows in order. The arguments are ignored: a stream is one part, read from its start as a whole."""
         del parts, plan, skip
         if self.job.nesting is not None:
