@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import batchmax
 import batchmax.sources.chunks
 from batchmax.errors import BatchmaxError
+from batchmax.kernels.parquet.rle import varint
 from batchmax.parquet import (
     ChunkCopyError,
     FileSchema,
@@ -28,7 +29,7 @@ from batchmax.parquet import (
     copy_column,
     encode_matrix,
 )
-from batchmax.parquet.fields import COLUMN_CHUNK, check_fields
+from batchmax.parquet.fields import COLUMN_CHUNK, check_fields, read_page_header
 from batchmax.parquet.writing import list_writer
 from tests.support.progress import Recorder
 
@@ -442,6 +443,32 @@ def test_a_footer_that_lies_is_not_copied_from(tmp_path, what):
 
         group.chunk = chunk
         footer.row_group = lambda _: group
+        with pytest.raises(ChunkCopyError):
+            copy_column(stream.fileno(), footer, 0, column)
+
+
+@pytest.mark.parametrize("what", ["values", "levels", "dictionary"])
+@pytest.mark.parametrize("rows", [100, 60_000])
+def test_damaged_snappy_is_not_copied(tmp_path, what, rows):
+    """A chunk is refused if the Snappy data of a page can't be unpacked, or its levels exceed the page."""
+    path = tmp_path / "x.parquet"
+    values = np.random.default_rng(0).integers(0, 1 << 60, rows) * 8
+    pq.write_table(pa.table({"id": values}), path, use_dictionary=what == "dictionary")
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as stream:
+        footer = Footer.read(stream.fileno())
+        column = footer.columns[0]
+        (chunk,) = copy_column(stream.fileno(), footer, 0, column)
+        _, header_bytes = read_page_header(chunk.pieces[0].data)
+        body = 4 + header_bytes
+        size, at = varint(np.frombuffer(data, np.uint8), body, 28)
+        if what == "levels":
+            # The literal's tag has the length in the bytes after it.
+            at += 1 + max(0, (data[at] >> 2) - 59)
+            data[at : at + 4] = (int(size) - 3).to_bytes(4, "little")
+        else:
+            data[body] ^= 1
+        path.write_bytes(data)
         with pytest.raises(ChunkCopyError):
             copy_column(stream.fileno(), footer, 0, column)
 

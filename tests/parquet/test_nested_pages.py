@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchmax.kernels.parquet.nested_levels import BEGINS, CONTINUES, EMPTY, NULL
+from batchmax.kernels.parquet.snappy import check_snappy
 from batchmax.parquet import Footer, PageError, SequenceReader, first_inner_length
 from batchmax.parquet.reading import dictionary_values, large_pages, page_reader, raw_pages
 from batchmax.parquet.reading.large_pages import BLOCK_TAG, DecompressedStream
@@ -438,6 +439,37 @@ def test_any_bytes_are_unpacked_or_refused(tmp_path_factory, data, size, pieces)
     assert len(found) == size
     if size:
         assert found == pa.Codec("snappy").decompress(length + data, size).to_pybytes()
+
+
+@settings(max_examples=300)
+@given(
+    data=st.one_of(
+        st.binary(max_size=80),
+        st.lists(st.sampled_from([b"abcd", b"\0\0\0\0", b"xyz" * 40, bytes(range(200))]), max_size=9).map(
+            lambda parts: pa.Codec("snappy").compress(b"".join(parts)).to_pybytes()[1:]
+        ),
+    ),
+    size=st.integers(0, 1 << 11),
+    change=st.tuples(st.integers(0, 1 << 11), st.integers(0, 255)),
+    count=st.integers(0, 70),
+)
+@example(data=bytes([0xF0, 3, 1, 2, 3, 4]), size=4, change=(1 << 11, 0), count=4)
+def test_snappy_is_checked_as_it_is_unpacked(data, size, change, count):
+    """Data are valid if pyarrow unpacks them to the declared size, and the first bytes are the same."""
+    data = bytearray(data)
+    if change[0] < len(data):
+        data[change[0]] = change[1]
+    for length in {size, size & 0xFF, *range(0, 260, 4)}:
+        whole = np.frombuffer(bytes([length & 0x7F | 0x80, length >> 7]) + data, np.uint8)
+        head = np.empty(min(count, length), np.uint8)
+        valid = check_snappy(whole, length, head)
+        try:
+            text = pa.Codec("snappy").decompress(whole, length).to_pybytes()
+        except (OSError, pa.ArrowInvalid):
+            assert not valid
+        else:
+            assert valid
+            assert head.tobytes() == text[:count]
 
 
 def test_damage_beyond_the_first_block_is_seen(tmp_path):

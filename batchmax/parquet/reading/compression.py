@@ -1,4 +1,4 @@
-"""Decompresses pages. Bytes that Snappy stored uncompressed are not copied."""
+"""Decompresses and checks pages. Bytes that Snappy stored uncompressed are not copied."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from batchmax.kernels.parquet.snappy import stored
+from batchmax.kernels.parquet.snappy import check_snappy, stored
 from batchmax.parquet.format import CODECS
-from batchmax.parquet.reading.raw_pages import MAX_PIECES, Bytes, PageError
+from batchmax.parquet.reading.raw_pages import MAX_PIECES, Bytes, PageError, joined
 
 MOSTLY_STORED = 0.75
 """At this ratio of compressed to uncompressed size and above, a page is searched for literals that need no copy."""
@@ -17,6 +17,10 @@ MOSTLY_STORED = 0.75
 
 MAX_HEAD = 1 << 16
 """The most uncompressed bytes before the first long literal: those of the page's levels."""
+
+
+WORTH_CHECKING = 1 << 15
+"""Uncompressed size from which checking Snappy data is faster than decompressing them, even if it loads a kernel."""
 
 
 def decompress(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
@@ -42,6 +46,22 @@ def decompress(body: Bytes, size: int, codec: int) -> Sequence[Bytes]:
         return [np.frombuffer(pa.Codec(name).decompress(pa.py_buffer(body), size), np.uint8)]
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise PageError(f"a page cannot be decompressed: {error}") from error
+
+
+def first_bytes(body: Bytes, size: int, codec: int, count: int) -> Bytes:
+    """Return the first ``count`` uncompressed bytes, or all if there are fewer; the others are only checked.
+
+    Raises
+    ------
+    PageError
+        As for :func:`decompress`.
+    """
+    if CODECS.get(codec) != "snappy" or size < WORTH_CHECKING:
+        return joined(decompress(body, size, codec))[:count]
+    head = np.empty(count, np.uint8)
+    if not check_snappy(body, size, head):
+        raise PageError("a page cannot be decompressed: its Snappy data are damaged")
+    return head
 
 
 def _stored(body: Bytes, size: int) -> list[Bytes] | None:

@@ -31,6 +31,7 @@ from batchmax.parquet.footer import (
 from batchmax.parquet.footer import TYPE as ELEMENT_TYPE
 from batchmax.parquet.format import (
     BYTE_STREAM_SPLIT,
+    DATA_PAGE,
     DATA_PAGE_V2,
     DICTIONARY_ENCODINGS,
     DICTIONARY_PAGE,
@@ -38,8 +39,8 @@ from batchmax.parquet.format import (
     OWN_HEADERS,
     PLAIN,
 )
-from batchmax.parquet.reading.compression import decompress
-from batchmax.parquet.reading.page_body import split_body, value_encoding
+from batchmax.parquet.reading.compression import decompress, first_bytes
+from batchmax.parquet.reading.page_body import check_body, split_body, value_encoding
 from batchmax.parquet.reading.page_rows import count_rows
 from batchmax.parquet.reading.raw_pages import (
     MAX_PAGE_BYTES,
@@ -194,14 +195,17 @@ def _check_pages(pages: Sequence[CompressedPage], metadata: Struct, leaf: Leaf, 
         counts[kind == DICTIONARY_PAGE, encoding] += 1
         uncompressed += size + page.header_bytes
         if kind == DICTIONARY_PAGE:
-            entries = joined(decompress(page.body, size, codec))
-            _check_dictionary(entries, n_values, leaf.element)
-            nan.look(PLAIN, [entries])
+            _check_dictionary(page.body, size, codec, n_values, leaf.element, nan)
+            continue
+        values += n_values
+        optional = bool(leaf.definition)
+        if kind == DATA_PAGE and not leaf.repetition and not nan.needs_values(encoding):
+            check_body(inner, page.body, size, codec, optional=optional)
+            pages_rows += n_values
             continue
         repetition, definition, body = split_body(
-            kind, inner, page.body, size, codec, repeated=bool(leaf.repetition), optional=bool(leaf.definition)
+            kind, inner, page.body, size, codec, repeated=bool(leaf.repetition), optional=optional
         )
-        values += n_values
         if kind == DATA_PAGE_V2:
             has_second_version = True
             _check_levels(inner, repetition, definition, leaf)
@@ -266,10 +270,14 @@ class NanSearch:
         self.found = False
         self._dtype = None if order is None else np.dtype(FLOATS[order])
 
+    def needs_values(self, encoding: int) -> bool:
+        """Return whether pages of this encoding are searched; the dictionary of indices was searched before."""
+        return self._dtype is not None and not self.found and encoding not in DICTIONARY_ENCODINGS
+
     def look(self, encoding: int, values: Sequence[Bytes]) -> None:
         """Search the values of a page."""
-        if self._dtype is None or self.found or encoding in DICTIONARY_ENCODINGS:
-            return  # dictionary indices; the dictionary was searched
+        if self._dtype is None or not self.needs_values(encoding):
+            return
         size = self._dtype.itemsize
         if encoding == BYTE_STREAM_SPLIT:
             whole = joined(values)
@@ -294,13 +302,17 @@ def _encodings(metadata: Struct) -> Counter[tuple[bool, int]]:
     return counts
 
 
-def _check_dictionary(entries: Bytes, count: int, element: Struct) -> None:
-    """Raise ChunkCopyError if a dictionary page doesn't hold exactly ``count`` values of the schema's type."""
+def _check_dictionary(body: Bytes, size: int, codec: int, count: int, element: Struct, nan: NanSearch) -> None:
+    """Raise ChunkCopyError if a dictionary page isn't exactly ``count`` values of the schema's type; search for NaN."""
     kind = element[ELEMENT_TYPE].value
     if kind == BYTE_ARRAY:
-        right = count_texts(entries) == count
+        right = count_texts(joined(decompress(body, size, codec))) == count
     else:
         width = element[TYPE_LENGTH].value if kind == FIXED_LEN_BYTE_ARRAY else FIXED_WIDTHS.get(kind, 0)
-        right = len(entries) == count * width
+        right = size == count * width
+        if nan.needs_values(PLAIN):
+            nan.look(PLAIN, decompress(body, size, codec))
+        else:
+            first_bytes(body, size, codec, 0)
     if not right:
         raise ChunkCopyError("the number of values of a dictionary differs from its header")
