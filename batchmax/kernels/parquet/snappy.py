@@ -129,8 +129,8 @@ def check_snappy(data, size, head):
     end = data.shape[0]
     done = np.int64(0)
     while at < end:
-        # Like open_element, but four to nine times as fast, because the processor can predict where each kind of
-        # element ends.
+        # Like open_element, but nine times as fast on repeated patterns: with a branch for each kind of element, the
+        # processor predicts where the next one begins.
         tag = np.int64(data[at])
         kind = tag & 3
         length = (tag >> 2) + 1
