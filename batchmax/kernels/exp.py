@@ -33,6 +33,8 @@ ROUNDER_BITS = 0x4338000000000000
 LOWEST_EXP2 = -1000.0
 # exp of this is below half the smallest subnormal float64.
 LOWEST_EXP = -746.0
+# exp of this is far below half an ULP of 1.
+LOWEST_EXPM1 = -60.0
 # exp of this is above the largest float64.
 HIGHEST_EXP = 710.0
 HUGE = 2.0**1021
@@ -110,8 +112,7 @@ def exp2_single(x):
 
 @compiled
 def _exp_double(high, low):
-    # exp(x) = 2**n * exp(r) with |r| <= ln(2)/2, where r is in two parts. The Taylor series to r**13 / 13! has a
-    # truncation error of 2**-57.
+    # exp(x) = 2**n * exp(r) with |r| <= ln(2)/2, where r is in two parts.
     low = 0.0 if high < LOWEST_EXP else low
     high = LOWEST_EXP if high < LOWEST_EXP else high
     rounded = fma(high, LOG2_E, ROUNDER)
@@ -120,6 +121,18 @@ def _exp_double(high, low):
     rest = fma(-n, LN2_LOW, low)
     r = near + rest
     rest = (near - r) + rest
+    e = 1.0 + (r + fma(r * r, _second_order(r), fma(r, rest, rest)))
+    # 2**n is applied as two factors: n reaches -1077, and a subnormal result must be rounded only once, by the second
+    # product.
+    whole = bits_of(rounded) - ROUNDER_BITS
+    half = whole >> 1
+    return e * float_of((half + 1023) << 52) * float_of((whole - half + 1023) << 52)
+
+
+@compiled
+def _second_order(r):
+    """Return (exp(r) - 1 - r) / r**2 for |r| <= ln(2)/2."""
+    # The Taylor series of exp(r) to r**13 / 13! has a truncation error of 2**-57.
     q = fma(r, 1 / 6227020800, 1 / 479001600)
     q = fma(r, q, 1 / 39916800)
     q = fma(r, q, 1 / 3628800)
@@ -131,12 +144,7 @@ def _exp_double(high, low):
     q = fma(r, q, 1 / 24)
     q = fma(r, q, 1 / 6)
     q = fma(r, q, 1 / 2)
-    e = 1.0 + (r + fma(r * r, q, fma(r, rest, rest)))
-    # 2**n is applied as two factors: n reaches -1077, and a subnormal result must be rounded only once, by the second
-    # product.
-    whole = bits_of(rounded) - ROUNDER_BITS
-    half = whole >> 1
-    return e * float_of((half + 1023) << 52) * float_of((whole - half + 1023) << 52)
+    return q
 
 
 @compiled
@@ -148,25 +156,16 @@ def exp(x):
 @compiled
 def expm1(x):
     """Return exp(x) - 1 of a float64 x <= 0 to about one ULP; NaN for NaN."""
-    # For x > -0.7, where the difference would lose digits: the Taylor series to x**18 / 18!, with a truncation error of
-    # 2**-57.
-    q = fma(x, 1 / 6402373705728000, 1 / 355687428096000)
-    q = fma(x, q, 1 / 20922789888000)
-    q = fma(x, q, 1 / 1307674368000)
-    q = fma(x, q, 1 / 87178291200)
-    q = fma(x, q, 1 / 6227020800)
-    q = fma(x, q, 1 / 479001600)
-    q = fma(x, q, 1 / 39916800)
-    q = fma(x, q, 1 / 3628800)
-    q = fma(x, q, 1 / 362880)
-    q = fma(x, q, 1 / 40320)
-    q = fma(x, q, 1 / 5040)
-    q = fma(x, q, 1 / 720)
-    q = fma(x, q, 1 / 120)
-    q = fma(x, q, 1 / 24)
-    q = fma(x, q, 1 / 6)
-    q = fma(x, q, 1 / 2)
-    return fma(x * x, q, x) if x > -0.7 else exp(x) - 1.0
+    # 2**n * (exp(r) - 1) + (2**n - 1). With n = 0 the second part is 0, and otherwise nothing cancels.
+    x = LOWEST_EXPM1 if x < LOWEST_EXPM1 else x
+    rounded = fma(x, LOG2_E, ROUNDER)
+    n = rounded - ROUNDER
+    near = fma(-n, LN2_HIGH, x)
+    rest = fma(-n, LN2_LOW, 0.0)
+    r = near + rest
+    rest = (near - r) + rest
+    scale = float_of((bits_of(rounded) - ROUNDER_BITS + 1023) << 52)
+    return fma(scale, r + fma(r * r, _second_order(r), fma(r, rest, rest)), scale - 1.0)
 
 
 @compiled

@@ -36,7 +36,7 @@ def order_rows(z, labels, beta, maxima, rests, pred, margin, rank):
         Results of the softmax kernels.
     pred : (n,) int32
         The index of the largest logit.
-    margin : (n,) float64
+    margin : (n,) float64, or (0,) if not needed
         The difference of the two largest probabilities; with one class, its probability.
     rank : (n,) int32, or (0,) if labels is
         The label's rank, 1 for the largest logit; 0 if the label is not a class.
@@ -63,14 +63,16 @@ def _order_row(z, i, labels, beta, maxima, rests, pred, margin, rank):
     k = z.shape[1]
     if rests[i] != rests[i]:
         pred[i] = -1
-        margin[i] = np.nan
+        if margin.shape[0] != 0:
+            margin[i] = np.nan
         if rank.shape[0] != 0:
             rank[i] = 0
         return
     m = z.dtype.type(maxima[i])
     best = _first_index(z, i, m)
     pred[i] = best
-    margin[i] = _margin(_runner_up(z, i, best), m, beta, rests[i])
+    if margin.shape[0] != 0:
+        margin[i] = _margin(_runner_up(z, i, best), m, beta, rests[i])
     if rank.shape[0] != 0:
         y = labels[i]
         rank[i] = _rank(z, i, y) if 0 <= y < k else 0
@@ -81,8 +83,19 @@ def _order_row(z, i, labels, beta, maxima, rests, pred, margin, rank):
 
 @compiled
 def _order_tile(tile, first, count, labels, beta, maxima, rests, rows, pred, margin, rank):
-    ms, best, second = rows[0], rows[1], rows[2]
+    ms, best = rows[0], rows[1]
     predict_tile(tile, first, count, maxima, ms, best)
+    for r in range(count):
+        i = first + r
+        pred[i] = np.int32(best[r]) if rests[i] == rests[i] else np.int32(-1)
+    if margin.shape[0] != 0:
+        _margins_of_tile(tile, first, count, beta, rests, ms, best, rows[2], margin)
+    if rank.shape[0] != 0:
+        rank_tile(tile, first, count, labels, rests, rows[2], rows[3], rows[4], rank)
+
+
+@compiled
+def _margins_of_tile(tile, first, count, beta, rests, ms, best, second, margin):
     nothing = tile.dtype.type(-np.inf)
     for r in range(LANES):
         second[r] = nothing
@@ -93,12 +106,7 @@ def _order_tile(tile, first, count, labels, beta, maxima, rests, rows, pred, mar
             second[r] = x if x > second[r] else second[r]
     for r in range(count):
         i = first + r
-        pred[i] = np.int32(best[r]) if rests[i] == rests[i] else np.int32(-1)
-    for r in range(count):
-        i = first + r
         margin[i] = _margin(second[r], ms[r], beta, rests[i])
-    if rank.shape[0] != 0:
-        rank_tile(tile, first, count, labels, rests, rows[2], rows[3], rows[4], rank)
 
 
 @compiled

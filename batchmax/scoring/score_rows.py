@@ -276,7 +276,8 @@ def _add_order(
     n = len(matrix)
     if {"pred", "margin", "rank"} & set(job.outputs):
         ranked = labels is not None and "rank" in job.outputs
-        values["pred"], values["margin"] = take((n,), np.int32), take((n,), np.float64)
+        values["pred"] = take((n,), np.int32)
+        values["margin"] = take((n if "margin" in job.outputs else 0,), np.float64)
         values["rank"] = take((n if ranked else 0,), np.int32)
         order_rows(
             matrix,
