@@ -247,6 +247,16 @@ def fma_lanes(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
+def repeated(typing_context: Any, a: Any) -> Any:
+    """Return a vector with a float32 in all lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _everywhere(builder, arguments[0])
+
+    return singles(types.float32), generate
+
+
+@intrinsic
 def add_exponents(typing_context: Any, a: Any, b: Any) -> Any:
     """Return a * 2**n, where n > -256 is in the low bits of b; 0 if the result is subnormal or smaller."""
 
