@@ -143,8 +143,7 @@ def _second_order(r):
     q = fma(r, q, 1 / 120)
     q = fma(r, q, 1 / 24)
     q = fma(r, q, 1 / 6)
-    q = fma(r, q, 1 / 2)
-    return q
+    return fma(r, q, 1 / 2)
 
 
 @compiled

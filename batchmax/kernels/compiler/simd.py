@@ -204,6 +204,9 @@ larger = _of_two(lambda builder, a, b: call_llvm(builder, "llvm.maximum.v16f32",
 at_least = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 """The larger of a and b, if neither is NaN: one instruction instead of three."""
 
+at_most = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+"""The smaller of a and b, if neither is NaN."""
+
 _add = _of_two(lambda builder, a, b: builder.fadd(a, b))
 _subtract = _of_two(lambda builder, a, b: builder.fsub(a, b))
 _multiply = _of_two(lambda builder, a, b: builder.fmul(a, b))
@@ -247,16 +250,6 @@ def fma_lanes(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def repeated(typing_context: Any, a: Any) -> Any:
-    """Return a vector with a float32 in all lanes."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _everywhere(builder, arguments[0])
-
-    return singles(types.float32), generate
-
-
-@intrinsic
 def add_exponents(typing_context: Any, a: Any, b: Any) -> Any:
     """Return a * 2**n, where n > -256 is in the low bits of b; 0 if the result is subnormal or smaller."""
 
@@ -279,6 +272,17 @@ def where_less(typing_context: Any, low: Any, high: Any, a: Any) -> Any:
         return builder.select(builder.fcmp_ordered("<", low, high), a, ir.Constant(SINGLES, None))
 
     return singles(low, high, a), generate
+
+
+@intrinsic
+def choose_less(typing_context: Any, low: Any, high: Any, a: Any, b: Any) -> Any:
+    """Return a where low < high, and b elsewhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        low, high, a, b = (_everywhere(builder, argument) for argument in arguments)
+        return builder.select(builder.fcmp_ordered("<", low, high), a, b)
+
+    return singles(low, high, a, b), generate
 
 
 @intrinsic
@@ -359,6 +363,16 @@ def largest(typing_context: Any, a: Any) -> Any:
         m = _combined(builder, a, lambda x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
         odd = call_llvm(builder, "llvm.vector.reduce.or.v16i1", ir.IntType(1), [builder.fcmp_unordered("uno", a, a)])
         return builder.select(odd, ir.Constant(ir.FloatType(), float("nan")), m)
+
+    return types.float32(singles), generate
+
+
+@intrinsic
+def smallest(typing_context: Any, a: Any) -> Any:
+    """Return the smallest lane, if none is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _combined(builder, arguments[0], lambda x, y: builder.select(builder.fcmp_ordered("<", x, y), x, y))
 
     return types.float32(singles), generate
 
