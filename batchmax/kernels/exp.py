@@ -39,6 +39,9 @@ LOWEST_EXPM1 = -60.0
 HIGHEST_EXP = 710.0
 HUGE = 2.0**1021
 SMALLEST_NORMAL = 2.0**-1022
+LN_2 = 0.6931471805599453
+SMALLEST_NORMAL_SINGLE = np.float32(2.0**-126)
+TO_NORMAL_SINGLE = np.float32(2.0**23)
 
 
 def shifted_logit(z, m, beta):
@@ -176,6 +179,30 @@ def log(x):
     found = found if x < np.inf else x
     found = found if x != 0.0 else -np.inf
     return found if x >= 0.0 else np.nan
+
+
+@compiled
+def log_single(x):
+    """Return log(x) of a float32, as a float32, to 0.6 ULP; -inf for 0, NaN for negative numbers and NaN."""
+    # log(1 + f) = f - f**2 / 2 + f**3 q(f), where q is a float32 polynomial (Cephes, ``logf.c``) and the sum is float64.
+    is_small = x < SMALLEST_NORMAL_SINGLE
+    bits = bits_of(x * TO_NORMAL_SINGLE if is_small else x)
+    k = ((bits + np.int32(0x3F800000 - 0x3F3504F3)) >> np.int32(23)) - np.int32(127)
+    f = float_of(np.int32(bits - np.int32(k << np.int32(23)))) - np.float32(1.0)
+    q = fma(f, np.float32(7.0376836292e-2), np.float32(-1.1514610310e-1))
+    q = fma(f, q, np.float32(1.1676998740e-1))
+    q = fma(f, q, np.float32(-1.2420140846e-1))
+    q = fma(f, q, np.float32(1.4249322787e-1))
+    q = fma(f, q, np.float32(-1.6668057665e-1))
+    q = fma(f, q, np.float32(2.0000714765e-1))
+    q = fma(f, q, np.float32(-2.4999993993e-1))
+    q = fma(f, q, np.float32(3.3333331174e-1))
+    n = np.float64(k) - (23.0 if is_small else 0.0)
+    wide = np.float64(f)
+    found = np.float32(fma(n, LN_2, fma(wide * wide, fma(wide, np.float64(q), -0.5), wide)))
+    found = found if x < np.float32(np.inf) else x
+    found = found if x != np.float32(0.0) else np.float32(-np.inf)
+    return found if x >= np.float32(0.0) else np.float32(np.nan)
 
 
 @compiled
