@@ -184,7 +184,7 @@ def log(x):
 @compiled
 def log_single(x):
     """Return log(x) of a float32, as a float32, to 0.6 ULP; -inf for 0, NaN for negative numbers and NaN."""
-    # log(1 + f) = f - f**2 / 2 + f**3 q(f), where q is a float32 polynomial (Cephes, ``logf.c``) and the sum is float64.
+    # log(1 + f) = f - f**2 / 2 + f**3 q(f), where q is a float32 polynomial (Cephes, ``logf.c``), and the rest float64.
     is_small = x < SMALLEST_NORMAL_SINGLE
     bits = bits_of(x * TO_NORMAL_SINGLE if is_small else x)
     k = ((bits + np.int32(0x3F800000 - 0x3F3504F3)) >> np.int32(23)) - np.int32(127)

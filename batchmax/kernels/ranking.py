@@ -5,12 +5,14 @@ lower index everywhere. Rows without probabilities (whose ``rests`` is NaN) get 
 """
 
 import numpy as np
-from numba import prange
+from numba import prange, types
+from numba.extending import overload
 
 from batchmax.kernels.compensated_sums import new_terms, sum_terms
 from batchmax.kernels.compiler.dispatch import kernel
 from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.compiler.intrinsics import compiled, maximum, plain
+from batchmax.kernels.compiler.simd import WIDTH, address, first_lane, load
 from batchmax.kernels.exp import expm1, shifted_exp, shifted_logit
 from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 from batchmax.kernels.tiles import LANES, fill_tile
@@ -246,7 +248,29 @@ def tail_rows(z, beta, maxima, rests, classes, tail):
 
 
 @compiled
+def first_index(row, k, value):
+    """Return the first index of a value in a row of at least 16 float32, which contains it."""
+    start = 0
+    lane = first_lane(load(row, start), value)
+    while lane == WIDTH:
+        start = min(start + WIDTH, k - WIDTH)
+        lane = first_lane(load(row, start), value)
+    return start + lane
+
+
 def _first_index(z, i, value):
+    """Return the first class of row i with this logit."""
+
+
+@overload(_first_index, inline="never")
+def _overload_first_index(z, i, value):
+    if z.dtype == types.float32:
+        return lambda z, i, value: first_index(address(z, i), z.shape[1], value)
+    return lambda z, i, value: _first_index_double(z, i, value)
+
+
+@compiled
+def _first_index_double(z, i, value):
     k = z.shape[1]
     best = k
     for j in range(k):

@@ -20,10 +20,10 @@ from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.compiler.intrinsics import compiled
 from batchmax.kernels.compiler.simd import WIDTH, address, lanes_from, load, store, widened
 from batchmax.kernels.exp import shifted_exp
+from batchmax.kernels.exp_sums import fill_tile_exps
 from batchmax.kernels.softmax.exp_float32 import is_ordinary, scale_parts, scaled_exp
 from batchmax.kernels.softmax.softmax_float32 import prepare
 from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
-from batchmax.kernels.tile_exps import fill_tile_exps
 from batchmax.kernels.tiles import FEW_CLASSES, LANES, fill_tile
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)

@@ -298,6 +298,31 @@ def lanes_from(typing_context: Any, count: Any, a: Any) -> Any:
 
 
 @intrinsic
+def without_lane(typing_context: Any, a: Any, lane: Any) -> Any:
+    """Return a, with 0 in one lane, if there is a lane of this number."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, lane = arguments
+        is_lane = builder.icmp_signed("==", LANES, _everywhere(builder, builder.trunc(lane, INT32)))
+        return builder.select(is_lane, ir.Constant(SINGLES, None), a)
+
+    return singles(singles, types.intp), generate
+
+
+@intrinsic
+def first_lane(typing_context: Any, a: Any, value: Any) -> Any:
+    """Return the number of the first lane that equals a value; 16 if none does."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, value = arguments
+        is_equal = builder.bitcast(builder.fcmp_ordered("==", a, _everywhere(builder, value)), ir.IntType(WIDTH))
+        found = builder.or_(builder.zext(is_equal, INT32), INT32(1 << WIDTH))
+        return builder.zext(builder.cttz(found, ir.IntType(1)(1)), ir.IntType(64))
+
+    return types.int64(singles, types.float32), generate
+
+
+@intrinsic
 def marked_nan(typing_context: Any, m: Any, a: Any) -> Any:
     """Return m, with NaN where a is NaN."""
 

@@ -1,14 +1,24 @@
-"""Exponentials of tiles: exp(beta * (z - m)) of 64 rows with few classes, for sums that float32 is exact enough for.
+"""Exponentials exp(beta * (z - m)) of float32 logits in float32, for sums that float32 is exact enough for.
 
-float32 logits are computed in float32, 16 rows at a time, as :mod:`batchmax.kernels.softmax.exp_float32` describes;
-float64 logits in float64.
+For few classes, the exponentials of a tile of 64 rows; a tile may also have float64 logits, which are computed in
+float64. For many classes, sums along a row. See :mod:`batchmax.kernels.softmax.exp_float32`.
 """
 
 from numba import types
 from numba.extending import overload
 
 from batchmax.kernels.compiler.intrinsics import compiled
-from batchmax.kernels.compiler.simd import WIDTH, address, load, store, widened
+from batchmax.kernels.compiler.simd import (
+    WIDTH,
+    address,
+    fma_lanes,
+    lanes_from,
+    load,
+    store,
+    total,
+    widened,
+    without_lane,
+)
 from batchmax.kernels.exp import shifted_exp
 from batchmax.kernels.softmax.exp_float32 import bounds, is_ordinary, scale_parts, scaled_exp, scaled_unit
 from batchmax.kernels.tiles import LANES
@@ -62,3 +72,16 @@ def _fill_double(tile, ms, beta, es, units):
             es[j, r] = shifted_exp(tile[j, r], ms[0, r], beta)
     for r in range(LANES):
         units[r] = 1.0
+
+
+@compiled
+def sum_others(row, k, y, high, low, lowest, rounder):
+    """Return the sum of the exponentials of all classes but y, and of their squares, for a row of float32 logits."""
+    last = k - WIDTH
+    e = scaled_exp(load(row, last), high, low, lowest, rounder)
+    e = widened(lanes_from((WIDTH - k) % WIDTH, without_lane(e, y - last)))
+    sums, squares = e, e * e
+    for j in range(0, last, WIDTH):
+        e = widened(without_lane(scaled_exp(load(row, j), high, low, lowest, rounder), y - j))
+        sums, squares = sums + e, fma_lanes(e, e, squares)
+    return total(sums), total(squares)
