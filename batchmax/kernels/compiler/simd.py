@@ -310,6 +310,34 @@ def without_lane(typing_context: Any, a: Any, lane: Any) -> Any:
 
 
 @intrinsic
+def below(typing_context: Any, a: Any, value: Any, lane: Any, first: Any) -> Any:
+    """Return a where it is less than a value, or equal and after a lane; elsewhere and before lane ``first``, -inf."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, *others = arguments
+        value = _everywhere(builder, others[0])
+        lane, first = (_everywhere(builder, builder.trunc(number, INT32)) for number in others[1:])
+        is_next = builder.and_(builder.fcmp_ordered("==", a, value), builder.icmp_signed(">", LANES, lane))
+        is_below = builder.or_(builder.fcmp_ordered("<", a, value), is_next)
+        is_below = builder.and_(is_below, builder.icmp_signed(">=", LANES, first))
+        return builder.select(is_below, a, ir.Constant(SINGLES, [float("-inf")] * WIDTH))
+
+    return singles(singles, types.float32, types.intp, types.intp), generate
+
+
+@intrinsic
+def with_lane(typing_context: Any, a: Any, lane: Any, value: Any) -> Any:
+    """Return a, with a value in one lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, lane, value = arguments
+        is_lane = builder.icmp_signed("==", LANES, _everywhere(builder, builder.trunc(lane, INT32)))
+        return builder.select(is_lane, _everywhere(builder, value), a)
+
+    return singles(singles, types.intp, types.float32), generate
+
+
+@intrinsic
 def first_lane(typing_context: Any, a: Any, value: Any) -> Any:
     """Return the number of the first lane that equals a value; 16 if none does."""
 
@@ -388,6 +416,16 @@ def largest(typing_context: Any, a: Any) -> Any:
         m = _combined(builder, a, lambda x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
         odd = call_llvm(builder, "llvm.vector.reduce.or.v16i1", ir.IntType(1), [builder.fcmp_unordered("uno", a, a)])
         return builder.select(odd, ir.Constant(ir.FloatType(), float("nan")), m)
+
+    return types.float32(singles), generate
+
+
+@intrinsic
+def largest_number(typing_context: Any, a: Any) -> Any:
+    """Return the largest lane, if none is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _combined(builder, arguments[0], lambda x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
 
     return types.float32(singles), generate
 
