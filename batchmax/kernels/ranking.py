@@ -18,12 +18,17 @@ from batchmax.kernels.compiler.simd import (
     at_least,
     below,
     first_lane,
+    lanes_from,
     largest_number,
     load,
     store,
+    total,
+    where_less,
+    widened,
     with_lane,
 )
 from batchmax.kernels.exp import expm1, shifted_exp, shifted_logit
+from batchmax.kernels.softmax.exp_float32 import ONE
 from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 from batchmax.kernels.tiles import FEW_CLASSES, LANES, fill_tile
 
@@ -87,7 +92,7 @@ def _order_row(z, i, labels, beta, maxima, rests, pred, margin, rank):
         margin[i] = _margin(_runner_up(z, i, best), m, beta, rests[i])
     if rank.shape[0] != 0:
         y = labels[i]
-        rank[i] = _rank(z, i, y) if 0 <= y < k else 0
+        rank[i] = label_rank(z, i, y) if 0 <= y < k else 0
 
 
 # In a tile, indices and counts are numbers of the logits' type: a loop over numbers of one size fills the registers.
@@ -398,11 +403,44 @@ def _runner_up(z, i, best):
     return second
 
 
+def label_rank(z, i, y):
+    """Return 1 + the number of logits that are larger than the label's, or equal and at a lower index."""
+
+
+@overload(label_rank, inline="never")
+def _overload_label_rank(z, i, y):
+    if z.dtype == types.float32:
+        return lambda z, i, y: _rank_of_single(address(z, i), z.shape[1], y, z[i, y])
+    return lambda z, i, y: _rank_of_double(z, i, y)
+
+
 @compiled
-def _rank(z, i, y):
+def _rank_of_double(z, i, y):
     above = 1
     for j in range(z.shape[1]):
         above += (z[i, j] > z[i, y]) | ((z[i, j] == z[i, y]) & (j < y))
+    return above
+
+
+@compiled
+def _rank_of_single(row, k, y, label):
+    # Numbers of a lane are below 2**24 and therefore exact.
+    here = y // WIDTH * WIDTH
+    zeros = load(row, 0)
+    zeros = where_less(zeros, zeros, zeros)
+    counts = zeros
+    for j in range(0, here, WIDTH):
+        counts = counts + where_less(load(row, j), label, ONE)
+    above = 1 + here - int(total(widened(counts)))
+    counts = zeros
+    for j in range(here + WIDTH, k - WIDTH, WIDTH):
+        counts = counts + where_less(label, load(row, j), ONE)
+    if here + WIDTH < k:
+        shared = (WIDTH - k) % WIDTH
+        counts = counts + lanes_from(shared, where_less(label, load(row, k - WIDTH), ONE))
+    above += int(total(widened(counts)))
+    for j in range(here, min(here + WIDTH, k)):
+        above += (row[j] > label) | ((row[j] == label) & (j < y))
     return above
 
 

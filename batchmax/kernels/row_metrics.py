@@ -13,10 +13,10 @@ from batchmax.kernels.compensated_sums import new_terms, sum_squares, sum_terms
 from batchmax.kernels.compiler.dispatch import kernel
 from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.compiler.intrinsics import compiled
-from batchmax.kernels.compiler.simd import WIDTH, address, lanes_from, load, total, where_less, widened
+from batchmax.kernels.compiler.simd import WIDTH, address
 from batchmax.kernels.exp import shifted_exp
 from batchmax.kernels.exp_sums import fill_tile_exps, sum_others
-from batchmax.kernels.ranking import first_index, predict_tile, rank_tile
+from batchmax.kernels.ranking import first_index, label_rank, predict_tile, rank_tile
 from batchmax.kernels.softmax.exp_float32 import is_ordinary, scale_parts, scaled_unit
 from batchmax.kernels.softmax.softmax_float32 import prepare
 from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
@@ -43,7 +43,6 @@ def metrics_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
         first, end = block * rows, min(n, (block + 1) * rows)
         terms = new_terms(k)
         known = np.zeros((4, WIDTH), z.dtype)
-        ones = np.ones((1, WIDTH), z.dtype)
         others, squares = np.empty(WIDTH), np.empty(WIDTH)
         for tile in range(first, end, WIDTH):
             count = min(WIDTH, end - tile)
@@ -55,7 +54,7 @@ def metrics_single(z, labels, beta, maxima, rests, nll, pred, rank, brier):
                 is_class = (y >= 0) & (y < k)
                 others[r], squares[r] = sum_others(row, k, y, high, low, known[1, r], known[2, r])
                 if rests[i] == rests[i]:
-                    rank[i] = _rank(z, i, y, row, load(address(ones, 0), 0)) if is_class else 0
+                    rank[i] = label_rank(z, i, y) if is_class else 0
                     pred[i] = y if rank[i] == 1 else first_index(row, k, known[0, r])
                 else:
                     pred[i], rank[i] = -1, 0
@@ -189,25 +188,3 @@ def _brier(others, squares, unit, rest, nll):
     """Return the score, given the sums of all exponentials but the label's, and of their squares."""
     total = unit * (1.0 + rest)
     return (others * others + squares) / (total * total) if nll == nll else np.nan
-
-
-@compiled
-def _rank(z, i, y, row, ones):
-    """Return 1 + the number of logits that are larger than the label's, or equal and at a lower index."""
-    k = z.shape[1]
-    label = z[i, y]
-    here = y // WIDTH * WIDTH
-    counts = where_less(label, label, ones)
-    for j in range(0, here, WIDTH):
-        counts = counts + where_less(load(row, j), label, ones)
-    above = 1 + here - int(total(widened(counts)))
-    counts = where_less(label, label, ones)
-    for j in range(here + WIDTH, k - WIDTH, WIDTH):
-        counts = counts + where_less(label, load(row, j), ones)
-    if here + WIDTH < k:
-        shared = (WIDTH - k) % WIDTH
-        counts = counts + lanes_from(shared, where_less(label, load(row, k - WIDTH), ones))
-    above += int(total(widened(counts)))
-    for j in range(here, min(here + WIDTH, k)):
-        above += (z[i, j] > label) | ((z[i, j] == label) & (j < y))
-    return above
