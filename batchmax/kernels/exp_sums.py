@@ -8,17 +8,8 @@ from numba import types
 from numba.extending import overload
 
 from batchmax.kernels.compiler.intrinsics import compiled
-from batchmax.kernels.compiler.simd import (
-    WIDTH,
-    address,
-    fma_lanes,
-    lanes_from,
-    load,
-    store,
-    total,
-    widened,
-    without_lane,
-)
+from batchmax.kernels.compiler.lanes import without_lane
+from batchmax.kernels.compiler.simd import WIDTH, address, fma_lanes, lanes_from, load, store, total, widened
 from batchmax.kernels.exp import shifted_exp
 from batchmax.kernels.softmax.exp_float32 import bounds, is_ordinary, scale_parts, scaled_exp, scaled_unit
 from batchmax.kernels.tiles import LANES

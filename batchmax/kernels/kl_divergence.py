@@ -17,11 +17,11 @@ from batchmax.kernels.compensated_sums import new_terms, sum_terms
 from batchmax.kernels.compiler.dispatch import kernel
 from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.compiler.intrinsics import compiled, fma, maximum, plain
+from batchmax.kernels.compiler.lanes import choose_less
 from batchmax.kernels.compiler.simd import (
     WIDTH,
     address,
     at_most,
-    choose_less,
     fma_lanes,
     lanes_from,
     larger,

@@ -7,8 +7,9 @@ import pytest
 
 from batchmax.functional.losses import softmax_rows
 from batchmax.kernels.moments import row_moments
-from batchmax.kernels.ranking import order_rows, top_k_rows
+from batchmax.kernels.ranking import order_rows
 from batchmax.kernels.row_metrics import metric_rows
+from batchmax.kernels.top_k import top_k_rows
 
 CLASSES = [1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 48, 49, 63, 64, 65, 80, 127, 128, 129, 200, 1000]
 N_ROWS = 150

@@ -45,7 +45,7 @@ class _Model(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, vector, SINGLES if vector == singles else DOUBLES)
 
 
-def _everywhere(builder: Any, value: Any) -> Any:
+def broadcast(builder: Any, value: Any) -> Any:
     """Broadcast a scalar to a vector; return a vector unchanged."""
     if isinstance(value.type, ir.VectorType):
         return value
@@ -191,7 +191,7 @@ def _of_two(emit: Any) -> Any:
     @intrinsic
     def operation(typing_context: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return emit(builder, *(_everywhere(builder, argument) for argument in arguments))
+            return emit(builder, *(broadcast(builder, argument) for argument in arguments))
 
         return (a if isinstance(a, Vector) else b)(a, b), generate
 
@@ -244,7 +244,7 @@ def fma_lanes(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     name, kind = ("llvm.fma.v16f32", SINGLES) if vector == singles else ("llvm.fma.v16f64", DOUBLES)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return call_llvm(builder, name, kind, [_everywhere(builder, x) for x in arguments])
+        return call_llvm(builder, name, kind, [broadcast(builder, x) for x in arguments])
 
     return vector(a, b, c), generate
 
@@ -268,21 +268,10 @@ def where_less(typing_context: Any, low: Any, high: Any, a: Any) -> Any:
     """Return a where low < high, and 0 elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        low, high, a = (_everywhere(builder, argument) for argument in arguments)
+        low, high, a = (broadcast(builder, argument) for argument in arguments)
         return builder.select(builder.fcmp_ordered("<", low, high), a, ir.Constant(SINGLES, None))
 
     return singles(low, high, a), generate
-
-
-@intrinsic
-def choose_less(typing_context: Any, low: Any, high: Any, a: Any, b: Any) -> Any:
-    """Return a where low < high, and b elsewhere."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        low, high, a, b = (_everywhere(builder, argument) for argument in arguments)
-        return builder.select(builder.fcmp_ordered("<", low, high), a, b)
-
-    return singles(low, high, a, b), generate
 
 
 @intrinsic
@@ -291,63 +280,10 @@ def lanes_from(typing_context: Any, count: Any, a: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count, a = arguments
-        is_after = builder.icmp_signed(">=", LANES, _everywhere(builder, builder.trunc(count, INT32)))
+        is_after = builder.icmp_signed(">=", LANES, broadcast(builder, builder.trunc(count, INT32)))
         return builder.select(is_after, a, ir.Constant(SINGLES, None))
 
     return singles(types.intp, singles), generate
-
-
-@intrinsic
-def without_lane(typing_context: Any, a: Any, lane: Any) -> Any:
-    """Return a, with 0 in one lane, if there is a lane of this number."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, lane = arguments
-        is_lane = builder.icmp_signed("==", LANES, _everywhere(builder, builder.trunc(lane, INT32)))
-        return builder.select(is_lane, ir.Constant(SINGLES, None), a)
-
-    return singles(singles, types.intp), generate
-
-
-@intrinsic
-def below(typing_context: Any, a: Any, value: Any, lane: Any, first: Any) -> Any:
-    """Return a where it is less than a value, or equal and after a lane; elsewhere and before lane ``first``, -inf."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, *others = arguments
-        value = _everywhere(builder, others[0])
-        lane, first = (_everywhere(builder, builder.trunc(number, INT32)) for number in others[1:])
-        is_next = builder.and_(builder.fcmp_ordered("==", a, value), builder.icmp_signed(">", LANES, lane))
-        is_below = builder.or_(builder.fcmp_ordered("<", a, value), is_next)
-        is_below = builder.and_(is_below, builder.icmp_signed(">=", LANES, first))
-        return builder.select(is_below, a, ir.Constant(SINGLES, [float("-inf")] * WIDTH))
-
-    return singles(singles, types.float32, types.intp, types.intp), generate
-
-
-@intrinsic
-def with_lane(typing_context: Any, a: Any, lane: Any, value: Any) -> Any:
-    """Return a, with a value in one lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, lane, value = arguments
-        is_lane = builder.icmp_signed("==", LANES, _everywhere(builder, builder.trunc(lane, INT32)))
-        return builder.select(is_lane, _everywhere(builder, value), a)
-
-    return singles(singles, types.intp, types.float32), generate
-
-
-@intrinsic
-def first_lane(typing_context: Any, a: Any, value: Any) -> Any:
-    """Return the number of the first lane that equals a value; 16 if none does."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, value = arguments
-        is_equal = builder.bitcast(builder.fcmp_ordered("==", a, _everywhere(builder, value)), ir.IntType(WIDTH))
-        found = builder.or_(builder.zext(is_equal, INT32), INT32(1 << WIDTH))
-        return builder.zext(builder.cttz(found, ir.IntType(1)(1)), ir.IntType(64))
-
-    return types.int64(singles, types.float32), generate
 
 
 @intrinsic
@@ -368,7 +304,7 @@ def any_above(typing_context: Any, a: Any, limit: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, limit = arguments
-        is_above = builder.fcmp_ordered(">", a, _everywhere(builder, limit))
+        is_above = builder.fcmp_ordered(">", a, broadcast(builder, limit))
         return call_llvm(builder, "llvm.vector.reduce.or.v16i1", ir.IntType(1), [is_above])
 
     return types.boolean(singles, types.float32), generate
