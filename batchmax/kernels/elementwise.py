@@ -1,11 +1,11 @@
 """exp, log and log1p of arrays, with the same bits on every CPU; NumPy's differ in the last bits."""
 
-from numba import prange
+from numba import prange, types
+from numba.extending import overload
 
 from batchmax.kernels.compiler.dispatch import kernel
 from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.exp import exp, log, log1p
-from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
+from batchmax.kernels.exp import exp, log, log1p, log_single
 
 
 @kernel("in float64[:], out float64[:]", parallel=False)
@@ -22,14 +22,27 @@ def log1p_values(values, out):
         out[i] = log1p(values[i])
 
 
+BLOCK = 1 << 15
+"""Numbers that a thread computes at a time."""
+
+
 @kernel("in real[:,:], out real[:,:]")
 def log_matrix(values, out):
     """Fill out with log(values), both (n, K) float32 or float64, C-contiguous; -inf for 0, NaN for negative values."""
-    n, k = values.shape
-    rows = block_rows(values)
-    for block in prange(block_count(values)):
+    # Rows don't matter, and the end of a short row takes as long as the row.
+    numbers, logs = values.reshape(-1), out.reshape(-1)
+    for block in prange((numbers.shape[0] + BLOCK - 1) // BLOCK):
         before = exchange_float_mode(STANDARD)
-        for i in range(block * rows, min(n, (block + 1) * rows)):
-            for j in range(k):
-                out[i, j] = log(values[i, j])
+        some, some_logs = numbers[block * BLOCK : (block + 1) * BLOCK], logs[block * BLOCK : (block + 1) * BLOCK]
+        for j in range(some.shape[0]):
+            some_logs[j] = _log(some[j])
         exchange_float_mode(before)
+
+
+def _log(x):
+    """Return log(x) as a number of x's type."""
+
+
+@overload(_log, inline="never")
+def _log_of_type(x):
+    return (lambda x: log_single(x)) if x == types.float32 else (lambda x: log(x))

@@ -33,10 +33,15 @@ ROUNDER_BITS = 0x4338000000000000
 LOWEST_EXP2 = -1000.0
 # exp of this is below half the smallest subnormal float64.
 LOWEST_EXP = -746.0
+# exp of this is far below half an ULP of 1.
+LOWEST_EXPM1 = -60.0
 # exp of this is above the largest float64.
 HIGHEST_EXP = 710.0
 HUGE = 2.0**1021
 SMALLEST_NORMAL = 2.0**-1022
+LN_2 = 0.6931471805599453
+SMALLEST_NORMAL_SINGLE = np.float32(2.0**-126)
+TO_NORMAL_SINGLE = np.float32(2.0**23)
 
 
 def shifted_logit(z, m, beta):
@@ -110,8 +115,7 @@ def exp2_single(x):
 
 @compiled
 def _exp_double(high, low):
-    # exp(x) = 2**n * exp(r) with |r| <= ln(2)/2, where r is in two parts. The Taylor series to r**13 / 13! has a
-    # truncation error of 2**-57.
+    # exp(x) = 2**n * exp(r) with |r| <= ln(2)/2, where r is in two parts.
     low = 0.0 if high < LOWEST_EXP else low
     high = LOWEST_EXP if high < LOWEST_EXP else high
     rounded = fma(high, LOG2_E, ROUNDER)
@@ -120,6 +124,18 @@ def _exp_double(high, low):
     rest = fma(-n, LN2_LOW, low)
     r = near + rest
     rest = (near - r) + rest
+    e = 1.0 + (r + fma(r * r, _second_order(r), fma(r, rest, rest)))
+    # 2**n is applied as two factors: n reaches -1077, and a subnormal result must be rounded only once, by the second
+    # product.
+    whole = bits_of(rounded) - ROUNDER_BITS
+    half = whole >> 1
+    return e * float_of((half + 1023) << 52) * float_of((whole - half + 1023) << 52)
+
+
+@compiled
+def _second_order(r):
+    """Return (exp(r) - 1 - r) / r**2 for |r| <= ln(2)/2."""
+    # The Taylor series of exp(r) to r**13 / 13! has a truncation error of 2**-57.
     q = fma(r, 1 / 6227020800, 1 / 479001600)
     q = fma(r, q, 1 / 39916800)
     q = fma(r, q, 1 / 3628800)
@@ -130,13 +146,7 @@ def _exp_double(high, low):
     q = fma(r, q, 1 / 120)
     q = fma(r, q, 1 / 24)
     q = fma(r, q, 1 / 6)
-    q = fma(r, q, 1 / 2)
-    e = 1.0 + (r + fma(r * r, q, fma(r, rest, rest)))
-    # 2**n is applied as two factors: n reaches -1077, and a subnormal result must be rounded only once, by the second
-    # product.
-    whole = bits_of(rounded) - ROUNDER_BITS
-    half = whole >> 1
-    return e * float_of((half + 1023) << 52) * float_of((whole - half + 1023) << 52)
+    return fma(r, q, 1 / 2)
 
 
 @compiled
@@ -148,25 +158,16 @@ def exp(x):
 @compiled
 def expm1(x):
     """Return exp(x) - 1 of a float64 x <= 0 to about one ULP; NaN for NaN."""
-    # For x > -0.7, where the difference would lose digits: the Taylor series to x**18 / 18!, with a truncation error of
-    # 2**-57.
-    q = fma(x, 1 / 6402373705728000, 1 / 355687428096000)
-    q = fma(x, q, 1 / 20922789888000)
-    q = fma(x, q, 1 / 1307674368000)
-    q = fma(x, q, 1 / 87178291200)
-    q = fma(x, q, 1 / 6227020800)
-    q = fma(x, q, 1 / 479001600)
-    q = fma(x, q, 1 / 39916800)
-    q = fma(x, q, 1 / 3628800)
-    q = fma(x, q, 1 / 362880)
-    q = fma(x, q, 1 / 40320)
-    q = fma(x, q, 1 / 5040)
-    q = fma(x, q, 1 / 720)
-    q = fma(x, q, 1 / 120)
-    q = fma(x, q, 1 / 24)
-    q = fma(x, q, 1 / 6)
-    q = fma(x, q, 1 / 2)
-    return fma(x * x, q, x) if x > -0.7 else exp(x) - 1.0
+    # 2**n * (exp(r) - 1) + (2**n - 1). With n = 0 the second part is 0, and otherwise nothing cancels.
+    x = LOWEST_EXPM1 if x < LOWEST_EXPM1 else x
+    rounded = fma(x, LOG2_E, ROUNDER)
+    n = rounded - ROUNDER
+    near = fma(-n, LN2_HIGH, x)
+    rest = fma(-n, LN2_LOW, 0.0)
+    r = near + rest
+    rest = (near - r) + rest
+    scale = float_of((bits_of(rounded) - ROUNDER_BITS + 1023) << 52)
+    return fma(scale, r + fma(r * r, _second_order(r), fma(r, rest, rest)), scale - 1.0)
 
 
 @compiled
@@ -178,6 +179,30 @@ def log(x):
     found = found if x < np.inf else x
     found = found if x != 0.0 else -np.inf
     return found if x >= 0.0 else np.nan
+
+
+@compiled
+def log_single(x):
+    """Return log(x) of a float32, as a float32, to 0.6 ULP; -inf for 0, NaN for negative numbers and NaN."""
+    # log(1 + f) = f - f**2 / 2 + f**3 q(f), where q is a float32 polynomial (Cephes, ``logf.c``), and the rest float64.
+    is_small = x < SMALLEST_NORMAL_SINGLE
+    bits = bits_of(x * TO_NORMAL_SINGLE if is_small else x)
+    k = ((bits + np.int32(0x3F800000 - 0x3F3504F3)) >> np.int32(23)) - np.int32(127)
+    f = float_of(np.int32(bits - np.int32(k << np.int32(23)))) - np.float32(1.0)
+    q = fma(f, np.float32(7.0376836292e-2), np.float32(-1.1514610310e-1))
+    q = fma(f, q, np.float32(1.1676998740e-1))
+    q = fma(f, q, np.float32(-1.2420140846e-1))
+    q = fma(f, q, np.float32(1.4249322787e-1))
+    q = fma(f, q, np.float32(-1.6668057665e-1))
+    q = fma(f, q, np.float32(2.0000714765e-1))
+    q = fma(f, q, np.float32(-2.4999993993e-1))
+    q = fma(f, q, np.float32(3.3333331174e-1))
+    n = np.float64(k) - (23.0 if is_small else 0.0)
+    wide = np.float64(f)
+    found = np.float32(fma(n, LN_2, fma(wide * wide, fma(wide, np.float64(q), -0.5), wide)))
+    found = found if x < np.float32(np.inf) else x
+    found = found if x != np.float32(0.0) else np.float32(-np.inf)
+    return found if x >= np.float32(0.0) else np.float32(np.nan)
 
 
 @compiled

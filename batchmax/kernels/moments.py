@@ -7,13 +7,18 @@ type, and have lost the digits of classes near zero.
 import math
 
 import numpy as np
-from numba import prange
+from numba import prange, types
+from numba.extending import overload
 
 from batchmax.kernels.compensated_sums import new_terms, sum_squares, sum_terms
 from batchmax.kernels.compiler.dispatch import kernel
 from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.compiler.intrinsics import compiled, plain
+from batchmax.kernels.compiler.simd import WIDTH, address
 from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
+from batchmax.kernels.exp_sums import fill_tile_exps, sum_others
+from batchmax.kernels.softmax.exp_float32 import is_ordinary, scale_parts, scaled_unit
+from batchmax.kernels.softmax.softmax_float32 import prepare
 from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 from batchmax.kernels.tiles import FEW_CLASSES, LANES, fill_tile
 
@@ -49,31 +54,34 @@ def row_moments(z, labels, beta, maxima, rests, entropy, el2n):
         end = min(n, (block + 1) * rows)
         terms = new_terms(k)
         if k <= FEW_CLASSES:
-            tile, ms = np.zeros((k, LANES), z.dtype), np.zeros(LANES, z.dtype)
+            tile, ms = np.zeros((k, LANES), z.dtype), np.zeros((1, LANES), z.dtype)
+            es, units = np.empty((k, LANES)), np.empty(LANES)
             sums, squares = np.empty(LANES), np.empty(LANES)
             for first in range(block * rows, end, LANES):
                 count = min(LANES, end - first)
                 fill_tile(z, first, count, tile)
                 for r in range(count):
-                    ms[r] = maxima[first + r]
+                    ms[0, r] = maxima[first + r]
                 if entropy.shape[0] != 0:
                     _entropy_of_tile(tile, first, count, beta, ms, rests, sums, entropy)
                 if el2n.shape[0] != 0:
-                    _distance_of_tile(tile, first, count, labels, beta, ms, sums, squares, el2n)
+                    fill_tile_exps(tile, ms, beta, es, units)
+                    _distance_of_tile(es, units, first, count, labels, sums, squares, el2n)
         else:
             for i in range(block * rows, end):
                 if entropy.shape[0] != 0:
                     entropy[i] = _entropy(_mean_shift(z, i, z.dtype.type(maxima[i]), beta, terms), rests[i])
-                if el2n.shape[0] != 0:
-                    el2n[i] = 0.0
+            if el2n.shape[0] != 0:
+                _distances_of_rows(z, block * rows, end, labels, beta, maxima, el2n)
         if el2n.shape[0] != 0:
             for i in range(block * rows, end):
-                y = labels[i]
-                if not (0 <= y < k and rests[i] == rests[i]):
-                    el2n[i] = np.nan
-                elif el2n[i] < SMALL_DISTANCE:  # from a row of many classes, or with squares that underflow
+                if el2n[i] < SMALL_DISTANCE:  # not computed yet, or with squares that underflow
+                    y = labels[i]
                     el2n[i] = _distance(z, i, z.dtype.type(maxima[i]), beta, y, terms)
-                el2n[i] /= 1.0 + rests[i]
+            for i in range(block * rows, end):
+                y = labels[i]
+                is_class = (y >= 0) & (y < k) & (rests[i] == rests[i])
+                el2n[i] = el2n[i] / (1.0 + rests[i]) if is_class else np.nan
         exchange_float_mode(before)
 
 
@@ -83,28 +91,64 @@ def _entropy_of_tile(tile, first, count, beta, ms, rests, sums, entropy):
         sums[r] = 0.0
     for j in range(tile.shape[0]):
         for r in range(LANES):
-            sums[r] += _shift_term(tile[j, r], ms[r], beta)
+            sums[r] += _shift_term(tile[j, r], ms[0, r], beta)
     for r in range(count):
         entropy[first + r] = _entropy(sums[r], rests[first + r])
 
 
 @compiled
-def _distance_of_tile(tile, first, count, labels, beta, ms, others, squares, el2n):
+def _distance_of_tile(es, units, first, count, labels, others, squares, el2n):
     # 1 - p_y is computed as the sum of the other probabilities, which doesn't cancel if p_y is near 1.
     for r in range(LANES):
         others[r] = 0.0
         squares[r] = 0.0
     for r in range(count):
         y = labels[first + r]
-        if 0 <= y < tile.shape[0]:
-            tile[y, r] = -np.inf
-    for j in range(tile.shape[0]):
+        if 0 <= y < es.shape[0]:
+            es[y, r] = 0.0
+    for j in range(es.shape[0]):
         for r in range(LANES):
-            e = shifted_exp(tile[j, r], ms[r], beta)
-            others[r] += e
-            squares[r] += e * e
+            others[r] += es[j, r]
+            squares[r] += es[j, r] * es[j, r]
     for r in range(count):
-        el2n[first + r] = math.sqrt(others[r] * others[r] + squares[r])
+        el2n[first + r] = math.sqrt(others[r] * others[r] + squares[r]) / units[r]
+
+
+def _distances_of_rows(z, first, end, labels, beta, maxima, el2n):
+    """Fill el2n for rows of many classes, times the sum of exponentials; with 0 where float32 isn't enough."""
+
+
+@overload(_distances_of_rows, inline="never")
+def _overload_distances_of_rows(z, first, end, labels, beta, maxima, el2n):
+    if z.dtype == types.float32:
+        return lambda z, first, end, labels, beta, maxima, el2n: _distances_of_singles(
+            z, first, end, labels, beta, maxima, el2n
+        )
+    return lambda z, first, end, labels, beta, maxima, el2n: _fill_zeros(el2n, first, end)
+
+
+@compiled
+def _fill_zeros(el2n, first, end):
+    for i in range(first, end):
+        el2n[i] = 0.0
+
+
+@compiled
+def _distances_of_singles(z, first, end, labels, beta, maxima, el2n):
+    c, high, low = scale_parts(beta)
+    known = np.zeros((4, WIDTH), z.dtype)
+    for tile in range(first, end, WIDTH):
+        rows = min(WIDTH, end - tile)
+        for r in range(rows):
+            known[0, r] = maxima[tile + r]
+        prepare(known, high, low)
+        for r in range(rows):
+            i = tile + r
+            others, squares = sum_others(address(z, i), z.shape[1], labels[i], high, low, known[1, r], known[2, r])
+            el2n[i] = math.sqrt(others * others + squares)
+        for r in range(rows):
+            m = known[0, r]
+            el2n[tile + r] = el2n[tile + r] / scaled_unit(m, c, high) if is_ordinary(m, c) else 0.0
 
 
 @compiled

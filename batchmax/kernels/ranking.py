@@ -1,22 +1,30 @@
-"""Results that depend on the order of a row's logits: predicted class, margin, rank of the label, top k.
+"""Results that depend on the order of a row's logits: predicted class, margin, rank of the label.
 
 Logits are compared instead of probabilities, because different logits may round to the same probability. Ties go to the
 lower index everywhere. Rows without probabilities (whose ``rests`` is NaN) get class -1, rank 0 and NaN.
 """
 
 import numpy as np
-from numba import prange
+from numba import prange, types
+from numba.extending import overload
 
-from batchmax.kernels.compensated_sums import new_terms, sum_terms
 from batchmax.kernels.compiler.dispatch import kernel
 from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.compiler.intrinsics import compiled, maximum, plain
-from batchmax.kernels.exp import expm1, shifted_exp, shifted_logit
+from batchmax.kernels.compiler.lanes import first_lane
+from batchmax.kernels.compiler.simd import (
+    WIDTH,
+    address,
+    lanes_from,
+    load,
+    total,
+    where_less,
+    widened,
+)
+from batchmax.kernels.exp import expm1, shifted_logit
+from batchmax.kernels.softmax.exp_float32 import ONE
 from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows
 from batchmax.kernels.tiles import LANES, fill_tile
-
-GROUP = 64
-"""Classes whose largest logit is known while the top classes of a row are searched for."""
 
 MOST_CLASSES_IN_TILE = 128
 """Rows with up to this many classes are ranked in tiles."""
@@ -36,7 +44,7 @@ def order_rows(z, labels, beta, maxima, rests, pred, margin, rank):
         Results of the softmax kernels.
     pred : (n,) int32
         The index of the largest logit.
-    margin : (n,) float64
+    margin : (n,) float64, or (0,) if not needed
         The difference of the two largest probabilities; with one class, its probability.
     rank : (n,) int32, or (0,) if labels is
         The label's rank, 1 for the largest logit; 0 if the label is not a class.
@@ -63,17 +71,19 @@ def _order_row(z, i, labels, beta, maxima, rests, pred, margin, rank):
     k = z.shape[1]
     if rests[i] != rests[i]:
         pred[i] = -1
-        margin[i] = np.nan
+        if margin.shape[0] != 0:
+            margin[i] = np.nan
         if rank.shape[0] != 0:
             rank[i] = 0
         return
     m = z.dtype.type(maxima[i])
     best = _first_index(z, i, m)
     pred[i] = best
-    margin[i] = _margin(_runner_up(z, i, best), m, beta, rests[i])
+    if margin.shape[0] != 0:
+        margin[i] = _margin(_runner_up(z, i, best), m, beta, rests[i])
     if rank.shape[0] != 0:
         y = labels[i]
-        rank[i] = _rank(z, i, y) if 0 <= y < k else 0
+        rank[i] = label_rank(z, i, y) if 0 <= y < k else 0
 
 
 # In a tile, indices and counts are numbers of the logits' type: a loop over numbers of one size fills the registers.
@@ -81,8 +91,19 @@ def _order_row(z, i, labels, beta, maxima, rests, pred, margin, rank):
 
 @compiled
 def _order_tile(tile, first, count, labels, beta, maxima, rests, rows, pred, margin, rank):
-    ms, best, second = rows[0], rows[1], rows[2]
+    ms, best = rows[0], rows[1]
     predict_tile(tile, first, count, maxima, ms, best)
+    for r in range(count):
+        i = first + r
+        pred[i] = np.int32(best[r]) if rests[i] == rests[i] else np.int32(-1)
+    if margin.shape[0] != 0:
+        _margins_of_tile(tile, first, count, beta, rests, ms, best, rows[2], margin)
+    if rank.shape[0] != 0:
+        rank_tile(tile, first, count, labels, rests, rows[2], rows[3], rows[4], rank)
+
+
+@compiled
+def _margins_of_tile(tile, first, count, beta, rests, ms, best, second, margin):
     nothing = tile.dtype.type(-np.inf)
     for r in range(LANES):
         second[r] = nothing
@@ -93,12 +114,7 @@ def _order_tile(tile, first, count, labels, beta, maxima, rests, rows, pred, mar
             second[r] = x if x > second[r] else second[r]
     for r in range(count):
         i = first + r
-        pred[i] = np.int32(best[r]) if rests[i] == rests[i] else np.int32(-1)
-    for r in range(count):
-        i = first + r
         margin[i] = _margin(second[r], ms[r], beta, rests[i])
-    if rank.shape[0] != 0:
-        rank_tile(tile, first, count, labels, rests, rows[2], rows[3], rows[4], rank)
 
 
 @compiled
@@ -147,98 +163,30 @@ def _margin(second, m, beta, rest):
     return plain((0.0 - expm1(high + low)) / (1.0 + rest))
 
 
-@kernel("in real[:,:], float64, in float64[:], in float64[:], out int32[:,:], out float64[:,:]")
-def top_k_rows(z, beta, maxima, rests, classes, probs):
-    """Fill classes (n, k) int32 and probs (n, k) float64 with the k most probable classes, most probable first."""
-    n, k = z.shape
-    rows = block_rows(z)
-    for block in prange(block_count(z)):
-        before = exchange_float_mode(STANDARD)
-        end = min(n, (block + 1) * rows)
-        if k <= MOST_CLASSES_IN_TILE:
-            tile, rows_of_tile = np.zeros((k, LANES), z.dtype), np.empty((2, LANES), z.dtype)
-            for first in range(block * rows, end, LANES):
-                count = min(LANES, end - first)
-                fill_tile(z, first, count, tile)
-                _top_of_tile(tile, first, count, beta, maxima, rests, rows_of_tile[0], rows_of_tile[1], classes, probs)
-        else:
-            tops = np.empty((k + GROUP - 1) // GROUP, z.dtype)
-            row = np.empty(len(tops) * GROUP, z.dtype)
-            for i in range(block * rows, end):
-                if rests[i] == rests[i]:
-                    _largest(z, i, row, tops, classes)
-                    for place in range(classes.shape[1]):
-                        e = shifted_exp(z[i, classes[i, place]], z.dtype.type(maxima[i]), beta)
-                        probs[i, place] = e / (1.0 + rests[i])
-        for i in range(block * rows, end):
-            if rests[i] != rests[i]:
-                for place in range(classes.shape[1]):
-                    classes[i, place] = -1
-                    probs[i, place] = np.nan
-        exchange_float_mode(before)
-
-
 @compiled
-def _top_of_tile(tile, first, count, beta, maxima, rests, best, at, classes, probs):
-    """Take the largest logit of each row, as often as wanted; a logit that is taken becomes NaN."""
-    k = tile.shape[0]
-    nothing, taken = tile.dtype.type(-np.inf), tile.dtype.type(np.nan)
-    for place in range(classes.shape[1]):
-        for r in range(LANES):
-            best[r] = nothing
-            at[r] = k
-        for i in range(k):
-            j = k - 1 - i
-            index = tile.dtype.type(j)
-            for r in range(LANES):
-                is_best = tile[j, r] >= best[r]
-                best[r] = tile[j, r] if is_best else best[r]
-                at[r] = index if is_best else at[r]
-        for j in range(k):
-            index = tile.dtype.type(j)
-            for r in range(LANES):
-                tile[j, r] = taken if at[r] == index else tile[j, r]
-        for r in range(count):
-            classes[first + r, place] = np.int32(at[r])
-        for r in range(count):
-            i = first + r
-            e = shifted_exp(best[r], tile.dtype.type(maxima[i]), beta)
-            probs[i, place] = plain(e / (1.0 + rests[i]))
+def first_index(row, k, value):
+    """Return the first index of a value in a row of at least 16 float32, which contains it."""
+    start = 0
+    lane = first_lane(load(row, start), value)
+    while lane == WIDTH:
+        start = min(start + WIDTH, k - WIDTH)
+        lane = first_lane(load(row, start), value)
+    return start + lane
 
 
-@kernel("in real[:,:], float64, in float64[:], in float64[:], in int32[:,:], out float64[:]")
-def tail_rows(z, beta, maxima, rests, classes, tail):
-    """Fill tail (n,) float64 with the probability of all classes but the top k, as a sum, not as 1 minus the others.
-
-    Parameters
-    ----------
-    z, beta, maxima, rests
-        As for :func:`top_k_rows`.
-    classes
-        The result of :func:`top_k_rows`.
-    """
-    n = z.shape[0]
-    rows = block_rows(z)
-    for block in prange(block_count(z)):
-        before = exchange_float_mode(STANDARD)
-        terms = new_terms(z.shape[1])
-        for i in range(block * rows, min(n, (block + 1) * rows)):
-            if rests[i] != rests[i]:
-                tail[i] = np.nan
-                continue
-            m = z.dtype.type(maxima[i])
-            # Ties go to the lower index, so comparing with the last of the top classes separates them from the others.
-            last = classes[i, classes.shape[1] - 1]
-            least = z[i, last]
-            for j in range(z.shape[1]):
-                is_rest = (z[i, j] < least) | ((z[i, j] == least) & (j > last))
-                terms[0, j] = shifted_exp(z[i, j], m, beta) if is_rest else 0.0
-            tail[i] = sum_terms(terms) / (1.0 + rests[i])
-        exchange_float_mode(before)
-
-
-@compiled
 def _first_index(z, i, value):
+    """Return the first class of row i with this logit."""
+
+
+@overload(_first_index, inline="never")
+def _overload_first_index(z, i, value):
+    if z.dtype == types.float32:
+        return lambda z, i, value: first_index(address(z, i), z.shape[1], value)
+    return lambda z, i, value: _first_index_double(z, i, value)
+
+
+@compiled
+def _first_index_double(z, i, value):
     k = z.shape[1]
     best = k
     for j in range(k):
@@ -254,8 +202,19 @@ def _runner_up(z, i, best):
     return second
 
 
+def label_rank(z, i, y):
+    """Return 1 + the number of logits that are larger than the label's, or equal and at a lower index."""
+
+
+@overload(label_rank, inline="never")
+def _overload_label_rank(z, i, y):
+    if z.dtype == types.float32:
+        return lambda z, i, y: _rank_of_single(address(z, i), z.shape[1], y, z[i, y])
+    return lambda z, i, y: _rank_of_double(z, i, y)
+
+
 @compiled
-def _rank(z, i, y):
+def _rank_of_double(z, i, y):
     above = 1
     for j in range(z.shape[1]):
         above += (z[i, j] > z[i, y]) | ((z[i, j] == z[i, y]) & (j < y))
@@ -263,41 +222,22 @@ def _rank(z, i, y):
 
 
 @compiled
-def _largest(z, i, row, tops, classes):
-    """Fill row i of classes with its top classes. ``row`` and ``tops`` are memory, see :func:`top_k_rows`."""
-    # The largest of each group of classes is known, so that the next class is found without reading the whole row.
-    k = z.shape[1]
-    for j in range(k):
-        row[j] = z[i, j]
-    for j in range(k, row.shape[0]):
-        row[j] = -np.inf
-    for group in range(tops.shape[0]):
-        tops[group] = _largest_of_group(row, group)
-    masked = 0
-    for place in range(classes.shape[1]):
-        m = tops[0]
-        for group in range(tops.shape[0]):
-            m = maximum(m, tops[group])
-        if m == -np.inf:  # all other logits are -inf, in a row that is no longer complete
-            while z[i, masked] > -np.inf:
-                masked += 1
-            classes[i, place] = masked
-            masked += 1
-        else:
-            group = 0
-            while tops[group] != m:
-                group += 1
-            j = group * GROUP
-            while row[j] != m:
-                j += 1
-            classes[i, place] = j
-            row[j] = -np.inf
-            tops[group] = _largest_of_group(row, group)
-
-
-@compiled
-def _largest_of_group(row, group):
-    m = row[group * GROUP]
-    for j in range(GROUP):
-        m = maximum(m, row[group * GROUP + j])
-    return m
+def _rank_of_single(row, k, y, label):
+    # Numbers of a lane are below 2**24 and therefore exact.
+    here = y // WIDTH * WIDTH
+    zeros = load(row, 0)
+    zeros = where_less(zeros, zeros, zeros)
+    counts = zeros
+    for j in range(0, here, WIDTH):
+        counts = counts + where_less(load(row, j), label, ONE)
+    above = 1 + here - int(total(widened(counts)))
+    counts = zeros
+    for j in range(here + WIDTH, k - WIDTH, WIDTH):
+        counts = counts + where_less(label, load(row, j), ONE)
+    if here + WIDTH < k:
+        shared = (WIDTH - k) % WIDTH
+        counts = counts + lanes_from(shared, where_less(label, load(row, k - WIDTH), ONE))
+    above += int(total(widened(counts)))
+    for j in range(here, min(here + WIDTH, k)):
+        above += (row[j] > label) | ((row[j] == label) & (j < y))
+    return above

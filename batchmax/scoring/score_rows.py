@@ -25,8 +25,9 @@ from batchmax.columns.sequences import Tokens
 from batchmax.functional.losses import Rows, dense_losses, index_losses, softmax_rows
 from batchmax.kernels.elementwise import log_matrix
 from batchmax.kernels.moments import row_moments
-from batchmax.kernels.ranking import order_rows, tail_rows, top_k_rows
+from batchmax.kernels.ranking import order_rows
 from batchmax.kernels.sampling import sample_rows
+from batchmax.kernels.top_k import tail_rows, top_k_rows
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
 from batchmax.parquet.int96 import is_raw
 from batchmax.runtime.buffers import Take
@@ -276,7 +277,8 @@ def _add_order(
     n = len(matrix)
     if {"pred", "margin", "rank"} & set(job.outputs):
         ranked = labels is not None and "rank" in job.outputs
-        values["pred"], values["margin"] = take((n,), np.int32), take((n,), np.float64)
+        values["pred"] = take((n,), np.int32)
+        values["margin"] = take((n if "margin" in job.outputs else 0,), np.float64)
         values["rank"] = take((n if ranked else 0,), np.int32)
         order_rows(
             matrix,

@@ -87,7 +87,7 @@ def test_bad_rows_are_left_out_and_counted(policy):
     assert (found.n_rows, found.bad_rows, found.n_judged, found.infinite_kl) == (9, 4, 3, 1)
     za, zb = (np.array(table["logits"].take([4, 5, 7, 8]).to_pylist()) for table in (a, b))
     kl = rel_entr(softmax(za, axis=1), softmax(zb, axis=1)).sum(1)
-    assert found.mean_kl == pytest.approx(kl.mean(), rel=1e-9)
+    assert found.mean_kl == pytest.approx(kl.mean(), rel=1e-7)
     za, zb = (np.array(table["logits"].take([6, 7, 8]).to_pylist()) for table in (a, b))
     assert found.mean_loss_change == pytest.approx((log_softmax(za, 1) - log_softmax(zb, 1))[:, 0].mean(), rel=1e-9)
     with pytest.raises(batchmax.BadRowError, match="row 0"):
@@ -148,7 +148,7 @@ def test_without_labels_results_are_divergence_and_agreement():
     found = batchmax.compare(a, b, worst=3)
     za, zb = (np.array(table["logits"].to_pylist(), np.float64) for table in (a, b))
     kl = rel_entr(softmax(za, axis=1), softmax(zb, axis=1)).sum(1)
-    assert found.mean_kl == pytest.approx(kl.mean(), rel=1e-9)
+    assert found.mean_kl == pytest.approx(kl.mean(), rel=1e-7)
     assert (found.mean_loss_a, found.accuracy_a, found.right_to_wrong, found.infinite_losses_a) == (None,) * 4
     assert (found.moved_by, found.n_judged) == ("kl", 0)
     assert [row["row"] for row in found.moved] == np.argsort(-kl)[:3].tolist()

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from batchmax.kernels import exp
+from batchmax.kernels import elementwise, exp
 from tests.support.requirements import package
 
 mpmath = package("mpmath")
@@ -52,6 +52,24 @@ def test_error(values, name, limit):
                 continue
             unit = mpmath.mpf(np.spacing(abs(float(exact))))
             assert abs(mpmath.mpf(y) - exact) <= limit * unit, (x, y)
+
+
+def test_log_of_float32():
+    """log_single rounds to within 0.6 ULP of the exact logarithm, and its special values are those of log."""
+    rng = np.random.default_rng(3)
+    near_one = 1 + np.ldexp(rng.uniform(-1, 1, 3000), rng.integers(-24, -1, 3000))
+    normal = np.ldexp(rng.uniform(1, 2, 3000), rng.integers(-149, 127, 3000))
+    x = np.concatenate([near_one, normal, rng.uniform(0, 1, 6000), [1.0, 2.0**-149, 2.0**-126]]).astype(np.float32)
+    found, want = np.empty((1, len(x)), np.float32), np.log(x.astype(np.float64))
+    elementwise.log_matrix(x[None], found)
+    assert found[0, x == 1].tolist() == [0.0] * int((x == 1).sum())
+    unit = np.spacing(np.abs(want).astype(np.float32)).astype(np.float64)
+    assert (np.abs(found[0] - want) / unit).max() < 0.6
+    special = np.array([[0.0, -0.0, np.inf, -1.0, -np.inf, np.nan]], np.float32)
+    found = np.empty_like(special)
+    elementwise.log_matrix(special, found)
+    assert found[0, :3].tolist() == [-np.inf, -np.inf, np.inf]
+    assert np.isnan(found[0, 3:]).all()
 
 
 def test_special_values():

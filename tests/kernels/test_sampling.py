@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,18 +66,32 @@ def test_split_mix_has_its_published_outputs():
     assert [split_mix(1234567, n) for n in range(4)] == published
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])
-def test_the_draws_are_those_of_the_documented_algorithm(seed):
-    """The drawn class is the argmin of -log(u) / p, with u from SplitMix64 in exact integers and Python's logarithm."""
-    logits = np.random.default_rng(7).normal(size=(40, 9)) * 2
-    probs = np.exp(logits)
-    for first in (0, 10**9, 2**63):
-        want = []
-        for row in range(40):
-            row_seed = split_mix(split_mix(seed, 0), first + row)
-            uniform = [((split_mix(row_seed, j) >> 11) + 0.5) / 2**53 for j in range(9)]
-            want.append(int(np.argmin([-math.log(u) / p for u, p in zip(uniform, probs[row], strict=True)])))
-        assert drawn(logits, seed, first).tolist() == want
+def documented_draw(probs, u):
+    """Return the first class whose cumulative probability is above u, in the documented order of the classes."""
+    k = len(probs)
+    whole = (k - 1) // 16 * 16
+    lanes = [[*range(lane, whole, 16), *([k - 16 + lane] if k - 16 + lane >= whole else [])] for lane in range(16)]
+    order = [j for lane in lanes for j in lane]
+    assert sorted(order) == list(range(k))
+    sums = np.cumsum(probs[order])
+    return order[int(np.argmax(sums > u * sums[-1]))]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [1, 2, 9, 15, 16, 17, 31, 32, 33, 48, 49, 63, 64, 65, 100, 1000])
+@pytest.mark.parametrize("scale", [1.0, 1e5])
+def test_the_draws_are_those_of_the_documented_algorithm(k, dtype, scale):
+    """Draws invert the cumulative distribution, with u from SplitMix64 in exact integers; also for huge logits."""
+    logits = (np.random.default_rng(7).normal(size=(150, k)) * 2).astype(dtype)
+    logits[::7, k // 2] = -np.inf if k > 1 else 0
+    huge = (logits * scale).astype(dtype)
+    beta = 1 / scale
+    probs = np.exp(beta * (huge.astype(np.float64) - huge.max(axis=1, keepdims=True)))
+    for seed in (0, 1, 2**64 - 1):
+        for first in (0, 10**9, 2**63):
+            uniform = [(split_mix(split_mix(seed, 0), first + row) >> 11) / 2**53 for row in range(150)]
+            want = [documented_draw(p, u) for p, u in zip(probs, uniform, strict=True)]
+            assert drawn(huge, seed, first, beta).tolist() == want
 
 
 @pytest.mark.parametrize("k", [2, 10, 1000])

@@ -68,22 +68,24 @@ def maximum(typing_context: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def bits_of(typing_context: Any, a: Any) -> Any:
-    """Return the bits of a float64 as an int64."""
+    """Return the bits of a float64 as an int64, or of a float32 as an int32."""
+    bits = types.int32 if a == types.float32 else types.int64
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(64))
+        return builder.bitcast(arguments[0], ir.IntType(bits.bitwidth))
 
-    return types.int64(types.float64), generate
+    return bits(types.float32 if a == types.float32 else types.float64), generate
 
 
 @intrinsic
 def float_of(typing_context: Any, a: Any) -> Any:
-    """Return the float64 that has these bits."""
+    """Return the float64 that has the bits of an int64, or the float32 that has those of an int32."""
+    number, kind = (types.float32, ir.FloatType()) if a == types.int32 else (types.float64, ir.DoubleType())
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.DoubleType())
+        return builder.bitcast(arguments[0], kind)
 
-    return types.float64(types.int64), generate
+    return number(types.int32 if a == types.int32 else types.int64), generate
 
 
 @compiled

@@ -45,7 +45,7 @@ class _Model(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, vector, SINGLES if vector == singles else DOUBLES)
 
 
-def _everywhere(builder: Any, value: Any) -> Any:
+def broadcast(builder: Any, value: Any) -> Any:
     """Broadcast a scalar to a vector; return a vector unchanged."""
     if isinstance(value.type, ir.VectorType):
         return value
@@ -191,7 +191,7 @@ def _of_two(emit: Any) -> Any:
     @intrinsic
     def operation(typing_context: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return emit(builder, *(_everywhere(builder, argument) for argument in arguments))
+            return emit(builder, *(broadcast(builder, argument) for argument in arguments))
 
         return (a if isinstance(a, Vector) else b)(a, b), generate
 
@@ -203,6 +203,9 @@ larger = _of_two(lambda builder, a, b: call_llvm(builder, "llvm.maximum.v16f32",
 
 at_least = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 """The larger of a and b, if neither is NaN: one instruction instead of three."""
+
+at_most = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+"""The smaller of a and b, if neither is NaN."""
 
 _add = _of_two(lambda builder, a, b: builder.fadd(a, b))
 _subtract = _of_two(lambda builder, a, b: builder.fsub(a, b))
@@ -241,7 +244,7 @@ def fma_lanes(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     name, kind = ("llvm.fma.v16f32", SINGLES) if vector == singles else ("llvm.fma.v16f64", DOUBLES)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return call_llvm(builder, name, kind, [_everywhere(builder, x) for x in arguments])
+        return call_llvm(builder, name, kind, [broadcast(builder, x) for x in arguments])
 
     return vector(a, b, c), generate
 
@@ -265,7 +268,7 @@ def where_less(typing_context: Any, low: Any, high: Any, a: Any) -> Any:
     """Return a where low < high, and 0 elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        low, high, a = (_everywhere(builder, argument) for argument in arguments)
+        low, high, a = (broadcast(builder, argument) for argument in arguments)
         return builder.select(builder.fcmp_ordered("<", low, high), a, ir.Constant(SINGLES, None))
 
     return singles(low, high, a), generate
@@ -277,7 +280,7 @@ def lanes_from(typing_context: Any, count: Any, a: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count, a = arguments
-        is_after = builder.icmp_signed(">=", LANES, _everywhere(builder, builder.trunc(count, INT32)))
+        is_after = builder.icmp_signed(">=", LANES, broadcast(builder, builder.trunc(count, INT32)))
         return builder.select(is_after, a, ir.Constant(SINGLES, None))
 
     return singles(types.intp, singles), generate
@@ -301,7 +304,7 @@ def any_above(typing_context: Any, a: Any, limit: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, limit = arguments
-        is_above = builder.fcmp_ordered(">", a, _everywhere(builder, limit))
+        is_above = builder.fcmp_ordered(">", a, broadcast(builder, limit))
         return call_llvm(builder, "llvm.vector.reduce.or.v16i1", ir.IntType(1), [is_above])
 
     return types.boolean(singles, types.float32), generate
@@ -349,6 +352,26 @@ def largest(typing_context: Any, a: Any) -> Any:
         m = _combined(builder, a, lambda x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
         odd = call_llvm(builder, "llvm.vector.reduce.or.v16i1", ir.IntType(1), [builder.fcmp_unordered("uno", a, a)])
         return builder.select(odd, ir.Constant(ir.FloatType(), float("nan")), m)
+
+    return types.float32(singles), generate
+
+
+@intrinsic
+def largest_number(typing_context: Any, a: Any) -> Any:
+    """Return the largest lane, if none is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _combined(builder, arguments[0], lambda x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
+
+    return types.float32(singles), generate
+
+
+@intrinsic
+def smallest(typing_context: Any, a: Any) -> Any:
+    """Return the smallest lane, if none is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _combined(builder, arguments[0], lambda x, y: builder.select(builder.fcmp_ordered("<", x, y), x, y))
 
     return types.float32(singles), generate
 
