@@ -19,7 +19,7 @@ from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
-from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics, check_bins
+from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics, check_bins, positive_class
 from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
@@ -60,11 +60,14 @@ class Evaluation(CommandResult):
         Mean cross-entropy in nats, its negative sum, and exp of the mean.
     top_k_accuracy
         By k: share of rows whose label is among the k largest logits; of equal logits, the lower index comes first.
+    task, positive
+        ``binary`` or ``multiclass``, and the positive class of a binary task.
     brier
-        Mean over rows of the sum over classes of (p - y)**2, not halved.
+        Mean over rows of the sum over classes of (p - y)**2; in a binary task, of that of the positive class alone.
     ece, mce, rmsce
         Expected, maximum and root mean square calibration error: distance of confidence and accuracy over bins of equal
-        width. A confidence of 1 is in the last bin.
+        width. A confidence of 1 is in the last bin. In a binary task, the confidence is the probability of the positive
+        class, and the accuracy is its share of the rows.
     bins
         The bins: borders, weight, mean confidence, accuracy.
     per_class
@@ -95,6 +98,8 @@ class Evaluation(CommandResult):
     SHOWN = ("n_rows", "n_classes", "mean_loss", "accuracy", "perplexity", "brier", "ece", "bad_rows")
 
     n_rows: int = 0
+    task: str = "multiclass"
+    positive: str | None = None
     n_classes: int | None = None
     classes: list[str] | None = None
     mean_loss: float | None = None
@@ -182,6 +187,7 @@ def evaluate(
     out: str | None = None,
     if_exists: IfExists | None = None,
     bins: int = 15,
+    positive: str | None = None,
     top_k: int | Iterable[int] | None = None,
     sample_weight: str | None = None,
     by: str | Iterable[str] = (),
@@ -202,7 +208,10 @@ def evaluate(
     if_exists
         What to do if ``out`` exists: ``error`` or ``overwrite``.
     bins
-        Number of confidence bins of the calibration errors, 1 to 1000.
+        Number of bins of the calibration errors, 1 to 1000: of the largest probability of a row or, with two classes,
+        of that of the positive one.
+    positive
+        The positive class of two, by name, or number if classes have no names. None: the second.
     top_k
         One or several k for ``top_k_accuracy``; by default 5 if there are more than 5 classes.
     sample_weight
@@ -234,7 +243,7 @@ def evaluate(
     """
     options = resolve_options(InputOptions, options, given)
     gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)
-    job = _EvaluationPass(src, options, bins, top_k, sample_weight, by, progress or Progress())
+    job = _EvaluationPass(src, options, bins, positive, top_k, sample_weight, by, progress or Progress())
     if out is None:
         return job.run(gate)
     inputs = [file.path for file in job.source.files]
@@ -252,6 +261,7 @@ class _EvaluationPass:
         src: Any,
         options: InputOptions,
         bins: int,
+        positive: str | None,
         top_k: int | Iterable[int] | None,
         sample_weight: str | None,
         by: str | Iterable[str],
@@ -264,11 +274,13 @@ class _EvaluationPass:
         self._input = LabeledInput(src, options, columns, sample_weight)
         self.source = self._input.source
         job = self.source.job
-        self._counts = MetricSums(job.n_classes, _top_k(top_k, job.n_classes), bins)
+        self._positive = positive_class(job, positive)
+        self._counts = MetricSums(job.n_classes, _top_k(top_k, job.n_classes), bins, self._positive)
         types = column_types(self.source.schema)
         memory = options.memory_limit // max(1, len(columns))
         nested, text = job.nesting is not None, options.bytes is not None
-        self._groups = [Groups(name, types[name], bins, memory, nested=nested, has_text=text) for name in columns]
+        how: dict[str, Any] = {"positive": self._positive, "nested": nested, "has_text": text}
+        self._groups = [Groups(name, types[name], bins, memory, **how) for name in columns]
         self._tally = Tally()
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
@@ -334,6 +346,8 @@ class _EvaluationPass:
         result = Evaluation(
             **counts.metrics(),
             n_rows=tally.rows,
+            task="multiclass" if self._positive is None else "binary",
+            positive=None if self._positive is None else (job.classes or ("0", "1"))[self._positive],
             n_classes=job.n_classes,
             classes=None if job.classes is None else list(job.classes),
             bad_rows=tally.bad_rows,

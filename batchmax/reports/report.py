@@ -98,6 +98,7 @@ def report(
     worst: int = 20,
     by: str | Iterable[str] = (),
     bins: int = 15,
+    positive: str | None = None,
     title: str | None = None,
     progress: Progress | None = None,
     if_exists: Literal["error", "overwrite"] | None = None,
@@ -127,6 +128,8 @@ def report(
         Columns to group rows by.
     bins
         Number of bins of the reliability diagram.
+    positive
+        The positive class of two, as for :func:`batchmax.evaluate`.
     title
         Title of the page; by default the first file's name.
     progress
@@ -170,10 +173,11 @@ def report(
     place.refuse_inputs(files)
     passes, metrics = _SharedProgress(progress, 2 if has_labels else 1), None
     if has_labels:
-        metrics = evaluate(src, options, bins=bins, by=groups, progress=passes)
+        metrics = evaluate(src, options, bins=bins, positive=positive, by=groups, progress=passes)
     else:
         report_source(source, progress)
-    origin = provenance(source, options, {"row": row, "worst": worst, "by": groups, "bins": bins})
+    asked = {"row": row, "worst": worst, "by": groups, "bins": bins, "positive": positive}
+    origin = provenance(source, options, asked)
     facts = _facts(source, metrics, row, worst, _title(source) if title is None else title, origin, passes)
     size, metrics = place.write(page(facts)), facts.metrics
     progress.published()
