@@ -190,7 +190,7 @@ def test_tokens_of_one_logit_are_refused():
 
 def test_every_command_reads_one_logit(tmp_path, capsys, monkeypatch):
     """Commands that read logits accept one logit per row, and ``inspect`` suggests a command that runs."""
-    pytest.importorskip("matplotlib")
+    package("matplotlib")
     monkeypatch.chdir(tmp_path)
     pq.write_table(table(logit=Z, id=range(len(Z))), "x.parquet")
     for words in (

@@ -30,6 +30,7 @@ def show_evaluation(result: Any) -> None:
             *tokens,
             ("flagged rows", flagged(result.status_counts)),
             ("classes", number(result.n_classes)),
+            *([] if result.positive is None else [("positive class", printable(result.positive))]),
             ("accuracy", number(result.accuracy)),
             *tops,
             ("mean loss", number(result.mean_loss)),

@@ -56,7 +56,7 @@ def _charts(facts: Facts) -> list[Chart]:
     metrics = facts.metrics
     drawn = [
         loss_chart(metrics.losses, metrics.infinite_losses),
-        reliability_chart(metrics.bins, metrics.ece),
+        reliability_chart(metrics.bins, metrics.ece, metrics.positive),
         confidence_chart(metrics.confidences),
         class_chart(metrics.per_class),
         _confusion(facts),
