@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job
 from batchmax.errors import UsageError
+from batchmax.evaluation.class_metrics import ratio, whole
 from batchmax.functional.losses import Rows, perplexities
 from batchmax.kernels.metric_sums import (
     BRIER,
@@ -113,7 +114,7 @@ class MetricSums:
         metrics = group_metrics(sums[np.newaxis]) | calibration_errors(self.bins[np.newaxis])
         return {name: finite(float(values[0])) for name, values in metrics.items()} | {
             "log_likelihood": None if sums[INFINITE] or not self.n_counted else finite(-sums[LOSS]),
-            "top_k_accuracy": {str(k): _ratio(top, weight) for k, top in zip(self.top_k, self.tops, strict=True)},
+            "top_k_accuracy": {str(k): ratio(top, weight) for k, top in zip(self.top_k, self.tops, strict=True)},
         }
 
     def reliability(self) -> list[dict[str, Any]]:
@@ -125,26 +126,11 @@ class MetricSums:
             {
                 "low": at / self.n_bins,
                 "high": (at + 1) / self.n_bins,
-                "n_rows": exact(weight),
-                "confidence": _ratio(confidence, weight),
-                "accuracy": _ratio(hits, weight),
+                "n_rows": whole(weight),
+                "confidence": ratio(confidence, weight),
+                "accuracy": ratio(hits, weight),
             }
             for at, (weight, confidence, hits) in enumerate(self.bins.tolist())
-        ]
-
-    def per_class(self, names: tuple[str, ...] | None) -> list[dict[str, Any]]:
-        """Return the metrics of each class; None where the denominator is 0."""
-        return [
-            {
-                "class": names[number] if names is not None else number,
-                "support": exact(support),
-                "predicted": exact(predicted),
-                "precision": _ratio(right, predicted),
-                "recall": _ratio(right, support),
-                "f1": _ratio(2.0 * right, support + predicted),
-                "mean_loss": _ratio(loss, support),
-            }
-            for number, (support, predicted, right, loss) in enumerate(self.classes.tolist())
         ]
 
     def confusion_matrix(self) -> list[list[float]] | None:
@@ -213,13 +199,3 @@ def calibration_errors(bins: Array) -> dict[str, Array]:
             "mce": np.where(total > 0, gaps.max(axis=1), np.nan),
             "rmsce": np.sqrt((weights * gaps * gaps).sum(axis=1) / total),
         }
-
-
-def exact(value: float) -> float:
-    """Return a sum of weights, as an int if it is integral."""
-    return int(value) if float(value).is_integer() else value
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    """Return a quotient, or None if it isn't defined or not finite."""
-    return finite(part / whole) if whole else None

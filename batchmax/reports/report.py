@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.evaluate import Evaluation, evaluate
+from batchmax.evaluation.evaluate import evaluate
 from batchmax.evaluation.metrics import check_bins
+from batchmax.evaluation.result import Evaluation
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches, rows_in
 from batchmax.evaluation.worst_rows import NEEDED, WorstRows
 from batchmax.jobs.pipeline import report_source
