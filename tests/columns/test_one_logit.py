@@ -245,3 +245,14 @@ def test_numbers_between_0_and_1_are_doubtful(capsys, tmp_path):
     lists = pa.array([[one] for one in p], pa.list_(pa.float64()))
     with pytest.raises(UsageError, match="the rows look like probabilities"):
         batchmax.scan(pa.table({"z": lists})).read_all()
+
+
+def test_the_report_of_two_classes(tmp_path):
+    """The page is about the probability of the positive class, by its name."""
+    package("matplotlib")
+    for given, name in (({}, "class 1"), ({"classes": "ham,spam"}, "spam"), ({"positive": "0"}, "class 0")):
+        path = tmp_path / f"{name}.html"
+        batchmax.report(table(logit=Z), str(path), **given)
+        text = path.read_text()
+        assert f"The mean probability of {name} is" in text
+        assert f"share of {name}" in text

@@ -119,12 +119,11 @@ def loss_chart(losses: Mapping[str, Sequence[float]], infinite: int) -> Chart | 
 def reliability_chart(bins: Bins, ece: float | None, positive: str | None = None) -> Chart | None:
     """Draw accuracy and mean confidence per confidence bin, above the number of rows; None without rows.
 
-    With a positive class, they are its share of the rows and its mean probability.
+    With the name of a positive class, they are its share of the rows and its mean probability.
     """
     observed, confidence_name, axis = "accuracy", "confidence", _confidence_of_rows()
     if positive is not None:
-        name = printable(positive, 40)
-        observed, confidence_name, axis = f"share of {name}", "probability", f"probability of {name}"
+        observed, confidence_name, axis = f"share of {positive}", "probability", f"probability of {positive}"
     filled = [one for one in bins if one["n_rows"]]
     if not filled:
         return None

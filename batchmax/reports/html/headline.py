@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from batchmax.reports.html.formatting import number, printable, rows, share, unit
+from batchmax.reports.html.formatting import number, positive_name, rows, share, unit
 from batchmax.reports.html.page_model import Facts
 from batchmax.runtime.text import quantity
 
@@ -31,8 +31,8 @@ def lead(facts: Facts) -> str:
             text += f" Mean confidence {share(confidence)}"
             text += "." if close else f", {points} {'over' if gap > 0 else 'under'}confident."
         else:
-            text += f" Mean probability of {printable(metrics.positive, 40)} {share(confidence)}"
-            text += f", its share {share(observed)}" + ("." if close else f": {points} too {_size(gap)}.")
+            text += f" The mean probability of {positive_name(metrics)} is {share(confidence)}"
+            text += f", and its share {share(observed)}" + ("." if close else f": {points} too {_size(gap)}.")
     chance = math.log(metrics.n_classes or 1)
     if metrics.mean_loss is not None and chance:
         text += f" Mean loss {share(metrics.mean_loss / chance)} of that of uniform guessing."
@@ -87,11 +87,10 @@ def _other_statuses(counts: Mapping[str, int]) -> str:
 
 
 def _mean_probability(facts: Facts) -> Tile:
-    positive, mean = facts.metrics.positive, share(_mean_of_bins(facts, "confidence"), 2)
-    if positive is None:
+    name, mean = positive_name(facts.metrics), share(_mean_of_bins(facts, "confidence"), 2)
+    if name is None:
         return "Mean confidence", mean, "largest probability of a row"
-    observed = share(_mean_of_bins(facts, "accuracy"), 2)
-    return f"Mean probability of {printable(positive, 40)}", mean, f"its share: {observed}"
+    return f"Mean probability of {name}", mean, f"its share: {share(_mean_of_bins(facts, 'accuracy'), 2)}"
 
 
 def _mean_of_bins(facts: Facts, name: str) -> float | None:
