@@ -160,6 +160,7 @@ by = option(
 )
 
 bins = option("--bins", RESULTS, "Number of confidence bins for calibration errors.", type=int, default=15)
+positive = option("--positive", INPUT, "Positive class of two.", metavar="NAME", default_text="the second")
 
 
 def layout(text: str, **attributes: Any) -> Callable[[F], F]:

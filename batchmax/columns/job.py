@@ -25,7 +25,7 @@ from batchmax.columns.scored_input import as_written
 from batchmax.columns.sequences import Nesting, find_sequences, row_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.options.gates import LABEL_FIGURES, SCORE_FIGURES, TOKEN_FIGURES, Gate
-from batchmax.options.score_options import ScoreOptions
+from batchmax.options.score_options import ScoreOptions, binary_options
 from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, column_name, top_k_outputs
 from batchmax.runtime.text import close_match, quantity
 
@@ -59,6 +59,11 @@ class Job:
     def schema(self) -> pa.Schema:
         """The fields of the output: carried columns, then computed ones."""
         return pa.schema([*self.carried, *self.computed])
+
+    @property
+    def n_logits(self) -> int:
+        """The number of logits that a row has: the number of classes, or 1."""
+        return self.logits.width(self.n_classes)
 
     @property
     def row_bytes(self) -> int:
@@ -142,16 +147,17 @@ def plan_scoring(
     options = replace(options, input=logits.holds)
     whole, nesting = schema, find_sequences(schema, options, logits)
     schema = schema if nesting is None else nesting.schema
+    n_classes = logits.n_classes or first_length
+    if not n_classes:
+        raise DataError("no row has logits, so the number of classes is unknown", remedy="give it: --n-classes N")
+    if n_classes == 1:
+        logits, n_classes = one_logit(logits), 2
+        options = binary_options(options)
     dtype = np.dtype(options.dtype or logits.dtype)
     if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
         # Logarithms of probabilities and scaled logits need more digits than the input has. Activations and losses
         # other than the defaults are always computed in float64.
         logits = replace(logits, dtype=np.dtype(np.float64))
-    n_classes = logits.n_classes or first_length
-    if not n_classes:
-        raise DataError("no row has logits, so the number of classes is unknown", remedy="give it: --n-classes N")
-    if n_classes == 1:
-        raise one_logit(logits, schema)
     fitted = options.calibrated_classes or (n_classes if options.scale is None else len(options.scale))
     if fitted != n_classes:
         raise UsageError(

@@ -33,13 +33,15 @@ def matrix_fields(
 ) -> list[pa.Field]:
     """Return the fields that :func:`matrix_columns` makes of a matrix with ``n_classes`` columns.
 
-    The layout ``wide`` has one field per class, such as ``prob_<suffix>`` for ``probs``; other layouts have one field.
-    The suffixes are 0, 1, … unless given.
+    The layout ``wide`` has one field per class, such as ``prob_<suffix>`` for ``probs``; other layouts have one field,
+    such as ``prob`` in the layout ``single``. The suffixes are 0, 1, … unless given.
     """
     item = pa.from_numpy_dtype(dtype)
     if layout == "wide":
         singular = f"{prefix}{name.removesuffix('s')}"
         return [pa.field(f"{singular}_{suffix}", item) for suffix in suffixes or range(n_classes)]
+    if layout == "single":
+        return [pa.field(f"{prefix}{name.removesuffix('s')}", item)]
     if layout == "fixed":
         return [pa.field(prefix + name, pa.list_(item, n_classes))]
     return [pa.field(prefix + name, pa.large_list(item) if layout == "large_list" else pa.list_(item))]
@@ -65,7 +67,7 @@ def matrix_columns(
         Shape (n_rows, n_classes), C-contiguous. The columns share its memory (except in the layout ``wide``, and in
         lists with missing rows), so it must not change while they exist.
     layout
-        One list per row, or one column per class.
+        One list per row, one column per class, or one column of the second class.
     missing
         Shape (n_rows,): whether a row is null.
     suffixes
@@ -87,6 +89,8 @@ def matrix_columns(
     if layout == "wide":
         by_class = np.ascontiguousarray(matrix.T)
         arrays = [_over(values, missing) for values in by_class]
+    elif layout == "single":
+        arrays = [_over(np.ascontiguousarray(matrix[:, 1]), missing)]
     elif layout == "fixed":
         values = _over(matrix.reshape(-1), None)
         arrays = [pa.Array.from_buffers(fields[0].type, n_rows, [_bitmap(missing)], children=[values])]

@@ -58,6 +58,8 @@ class ScoredInput:
         The computed outputs, with those that ``top_k`` adds.
     activation
         The activation that computed the probabilities.
+    layout
+        How matrices are stored; see :data:`batchmax.columns.logits_layout.OutputLayout`.
     is_plain
         Whether losses are the negative logarithms of the labels' probabilities.
     has_indices
@@ -71,7 +73,7 @@ class ScoredInput:
     label: str | None
     classes: tuple[str, ...] | None
     outputs: tuple[str, ...]
-    is_wide: bool
+    layout: str
     prefix: str
     is_nested: bool
     shift: bool
@@ -81,8 +83,8 @@ class ScoredInput:
 
     def pattern(self, output: str) -> str:
         """Return the column name of an output, or a pattern for its columns if there is one per class."""
-        if self.is_wide and output in OUTPUTS and OUTPUTS[output].kind == "matrix":
-            return f"{self.prefix}{output.removesuffix('s')}_*"
+        if self.layout in {"wide", "single"} and output in OUTPUTS and OUTPUTS[output].kind == "matrix":
+            return f"{self.prefix}{output.removesuffix('s')}{'_*' if self.layout == 'wide' else ''}"
         return self.prefix + column_name(output, nested=self.is_nested)
 
     def output_of(self, name: str) -> str | None:
@@ -120,7 +122,7 @@ def written_by_score(schema: pa.Schema) -> ScoredInput | None:
             label=metadata["label"],
             classes=None if classes is None else tuple(json_list(classes, str)),
             outputs=(*outputs, *top_k_outputs(options["top_k"], nested="shift" in options)),
-            is_wide=metadata["layout"] == "wide",
+            layout=metadata["layout"],
             prefix=options["prefix"],
             is_nested="shift" in options,
             shift=options.get("shift", False) is True,

@@ -109,6 +109,9 @@ class LabeledInput:
             indices = np.zeros(0, np.int64)
         else:
             metric_rows(batch.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+        if self.source.job.n_classes == 2:
+            # The squared difference of the probability of one class; that of the other is the same.
+            brier *= 0.5
         nll = self._losses(batch)
         counted = batch.scores.status > LAST_WITHOUT_LOSS
         return RowMetrics(replace(rows, nll=nll), indices, pred, rank, brier, weights, counted)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from batchmax.evaluation.class_metrics import AVERAGES, OF_ALL, OF_POSITIVE
+
 SCHEMA = pa.schema({"scope": pa.string(), "name": pa.string(), "figure": pa.string(), "value": pa.float64()})
 HEADLINE = (
     "n_rows",
@@ -22,6 +24,8 @@ HEADLINE = (
     "log_likelihood",
     "accuracy",
     "perplexity",
+    *OF_POSITIVE,
+    *OF_ALL,
     "brier",
     "ece",
     "mce",
@@ -45,10 +49,13 @@ def _rows(result: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float 
     if result.get("n_tokens") is not None:
         for figure in ("n_tokens", "bits_per_token", "bits_per_byte"):
             yield "all", None, figure, result[figure]
+    for average in AVERAGES:
+        for figure, value in result[average].items():
+            yield "all", None, f"{average}_{figure}", value
     for k, value in result["top_k_accuracy"].items():
         yield "all", None, f"top_{k}_accuracy", value
     for one in result["per_class"]:
-        for figure in ("support", "predicted", "precision", "recall", "f1", "mean_loss"):
+        for figure in ("support", "predicted", "precision", "recall", "f1", "jaccard", "mean_loss"):
             yield "class", str(one["class"]), figure, one[figure]
     for one in result["bins"]:
         for figure in ("n_rows", "confidence", "accuracy"):

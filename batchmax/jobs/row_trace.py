@@ -109,7 +109,7 @@ def trace_values(values: Sequence[float], betas: Sequence[float | None], **given
     Raises
     ------
     UsageError
-        An option is invalid, or there is only one number.
+        An option is invalid.
     """
     label = given.pop("label", None)
     given["logits"] = "logits"
@@ -119,10 +119,6 @@ def trace_values(values: Sequence[float], betas: Sequence[float | None], **given
         is_index = label.removeprefix("-").isdecimal() and given.get("classes") is None
         columns["label"] = pa.array([int(label) if is_index else label])
     options = _options(betas, given | {"n_classes": len(values)})
-    if len(values) == 1:
-        what = "the softmax of one number is always 1"
-        remedy = f"for the logit of a binary classifier: --values 0,{values[0]:g}"
-        raise UsageError(what, where="--values", remedy=remedy)
     return _trace("", pa.record_batch(columns), options)
 
 
@@ -158,11 +154,11 @@ def trace_row(
     if token is not None:
         origin, batch, job = read_token(inputs, number, token, options[0])
         # ``read_token`` has already applied the shift to the label.
-        k, classes = job.n_classes, job.classes
+        k, classes = job.n_logits, job.classes
         return _trace(origin, batch, [replace(one, n_classes=k, classes=classes, shift=False) for one in options])
     source = ParquetSource(inputs, options[0])
     file, batch = source.row(number)
-    options = [replace(one, n_classes=source.job.n_classes, classes=source.job.classes) for one in options]
+    options = [replace(one, n_classes=source.job.n_logits, classes=source.job.classes) for one in options]
     return _trace(f"{printable(file)}: row {number:,}", batch, options)
 
 

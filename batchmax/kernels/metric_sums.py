@@ -20,7 +20,7 @@ SUPPORT, PREDICTED, RIGHT, CLASS_LOSS = 0, 1, 2, 3
 
 @kernel(
     "in float64[:], in float64[:], in int32[:], in int32[:], in float64[:], in int64[:], in float64[:], "
-    "in bool[:], in int64[:], out float64[:,:], out float64[:], out float64[:,:], out float64[:,:], "
+    "in bool[:], int64, in int64[:], out float64[:,:], out float64[:], out float64[:,:], out float64[:,:], "
     "out float64[:,:], out int64[:], out int64[:,:]",
     parallel=False,
 )
@@ -33,6 +33,7 @@ def tally_rows(
     labels,
     weights,
     counted,
+    positive,
     top_k,
     sums,
     tops,
@@ -54,6 +55,8 @@ def tally_rows(
     weights : (n,) float64, or (0,) for 1 each
     counted : (n,) bool
         Rows that have a loss.
+    positive
+        The positive class of two; -1 if there are more.
     top_k : (t,) int64
     sums : (5, 2) float64
         Indexed by WEIGHT to INFINITE; each sum with its accumulated rounding error.
@@ -64,7 +67,8 @@ def tally_rows(
     confusion : (K, K) float64, or (0, 0)
         Weights by label and predicted class.
     bins : (b, 3) float64
-        For each confidence bin of equal width: weights, weighted confidences, and weights of hits.
+        For each bin of equal width: weights, weighted probabilities, and weights of hits. The probability is that of
+        the predicted class, or of the positive one; a hit is a row with this class.
     losses : (l,) int64
         Numbers of rows by tenths of a nat; the last one includes all larger losses.
     confidences : (2, c) int64
@@ -98,29 +102,30 @@ def tally_rows(
         classes[y, CLASS_LOSS] += w * nll[i] if w != 0.0 else 0.0
         if confusion.shape[0] != 0:
             confusion[y, p] += w
-        at = _bin(confidence, n_bins)
+        probability, is_hit = _binned(rests[i], p, y, hit, positive)
+        at = _bin(probability, n_bins)
         bins[at, 0] += w
-        bins[at, 1] += w * confidence
-        bins[at, 2] += w if hit else 0.0
+        bins[at, 1] += w * probability
+        bins[at, 2] += w if is_hit else 0.0
         confidences[1 if hit else 0, _bin(confidence, n_widths)] += 1
 
 
 @kernel(
-    "in float64[:], in float64[:], in int32[:], in float64[:], in float64[:], in bool[:], in int64[:], "
-    "out float64[:,:]",
+    "in float64[:], in float64[:], in int32[:], in int32[:], in float64[:], in int64[:], in float64[:], "
+    "in bool[:], int64, in int64[:], out float64[:,:]",
     parallel=False,
 )
-def tally_groups(nll, rests, rank, brier, weights, counted, groups, sums):
+def tally_groups(nll, rests, pred, rank, brier, labels, weights, counted, positive, groups, sums):
     """Add rows to the sums of their groups.
 
     Parameters
     ----------
-    nll, rests, rank, brier, weights, counted
+    nll, rests, pred, rank, brier, labels, weights, counted, positive
         As for :func:`tally_rows`.
     groups : (n,) int64
         The index of each row's group.
     sums : (n_groups, 6 + 3 b) float64
-        Indexed by WEIGHT to ROWS, then for each of b bins its weights, weighted confidences, and weights of hits.
+        Indexed by WEIGHT to ROWS, then for each of b bins the three sums of ``bins``.
     """
     n_bins = (sums.shape[1] - BINS) // 3
     for i in range(nll.shape[0]):
@@ -137,16 +142,26 @@ def tally_groups(nll, rests, rank, brier, weights, counted, groups, sums):
             sums[g, LOSS] += w * nll[i]
         elif w != 0.0:
             sums[g, INFINITE] += 1.0
-        confidence = 1.0 / (1.0 + rests[i])
-        at = BINS + 3 * _bin(confidence, n_bins)
+        probability, is_hit = 1.0 / (1.0 + rests[i]), rank[i] == 1
+        if rank[i] != 0:
+            probability, is_hit = _binned(rests[i], pred[i], labels[i], is_hit, positive)
+        at = BINS + 3 * _bin(probability, n_bins)
         sums[g, at] += w
-        sums[g, at + 1] += w * confidence
-        sums[g, at + 2] += hit
+        sums[g, at + 1] += w * probability
+        sums[g, at + 2] += np.nan if rank[i] == 0 else w if is_hit else 0.0
 
 
 @compiled
 def _add(sums, place, value):
     sums[place, 0], sums[place, 1] = add_exactly(sums[place, 0], sums[place, 1], value)
+
+
+@compiled
+def _binned(rest, pred, label, hit, positive):
+    """Return the probability that decides the bin of a row, and whether the row has the class of this probability."""
+    if positive < 0:
+        return 1.0 / (1.0 + rest), hit
+    return (1.0 if pred == positive else rest) / (1.0 + rest), label == positive
 
 
 @compiled

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
@@ -196,6 +196,26 @@ def score_options(**given: Any) -> ScoreOptions:
     if options.outputs == () and options.top_k is None:
         raise UsageError("no output is selected", where="--outputs", remedy="try probs,loss")
     return options
+
+
+def binary_options(options: ScoreOptions) -> ScoreOptions:
+    """Return the options for rows of one logit, which are computed as two logits under softmax.
+
+    The sigmoid of one logit z is the softmax of the logits 0 and z.
+
+    Raises
+    ------
+    UsageError
+        The activation or the loss isn't that of a binary classifier.
+    """
+    remedy = "leave it out; to use another one, give two logits per row"
+    if options.activation not in {"softmax", "sigmoid"}:
+        what = f"{options.activation} needs two or more logits per row, and there is one"
+        raise UsageError(what, where="--activation", remedy=remedy)
+    if options.loss_name not in {"cross_entropy", "binary_cross_entropy"}:
+        what = f"{options.loss_name} needs two or more logits per row, and there is one"
+        raise UsageError(what, where="--loss", remedy=remedy)
+    return replace(options, activation="softmax", loss=None)
 
 
 def resolve_options(kind: type[O], options: O | None, given: Mapping[str, Any]) -> O:

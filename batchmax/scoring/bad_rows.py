@@ -18,7 +18,7 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
     """Return what is wrong with a bad row, and a hint for this kind of error (empty if there is none)."""
     if status == Status.BAD_LENGTH:
         length = first_row_length(batch.slice(row, 1), job.logits) or 0
-        return f"{quantity(length, 'logit')}, not {job.n_classes:,}", ""
+        return f"{quantity(length, 'logit')}, not {job.n_logits:,}", ""
     if status in {Status.NAN_LOGIT, Status.INF_LOGIT}:
         matrix, _ = read_matrix(batch.slice(row, 1), job.logits, job.n_classes)
         logits = matrix[0]
@@ -27,6 +27,8 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
             return f"{logits[at]:g} at class {at} is not a probability", ""
         is_nan = status == Status.NAN_LOGIT
         at = int(np.argmax(np.isnan(logits) if is_nan else logits == np.inf))
+        if job.logits.is_one_logit:
+            return "the logit is NaN", ""
         return f"{'NaN' if is_nan else '+inf'} at class {at}", ""
     if status == Status.ALL_MASKED:
         return "every logit is -inf", ""

@@ -218,7 +218,8 @@ def input_warnings(matrix: Array, job: Job) -> list[str]:
     warnings = []
     some = matrix[:ROWS_CHECKED]
     is_log_linear = ACTIVATIONS[job.options.activation].is_log_linear
-    if is_log_linear and job.options.input == "logits" and looks_like_probabilities(some):
+    is_doubtful = looks_like_probabilities(some, is_one_logit=job.logits.is_one_logit)
+    if is_log_linear and job.options.input == "logits" and is_doubtful:
         if job.logits.is_guess:
             raise unclear_content(job.logits.names[0], "the rows look like probabilities")
         warnings.append("the rows look like probabilities; if they are: --input probs")

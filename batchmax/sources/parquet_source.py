@@ -75,10 +75,10 @@ def open_source(
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known about a larger set of files: merged columns, number of classes, and columns from folder names."""
+    """What is known about a larger set of files: merged columns, logits in a row, and columns from folder names."""
 
     schema: pa.Schema
-    n_classes: int
+    n_logits: int
     partitions: Partitions
 
 
@@ -158,7 +158,7 @@ class ParquetSource:
     def _open_in_dataset(self, dataset: DatasetInfo) -> None:
         """Read the files with the columns of the larger set that they belong to."""
         self.schema, self.partitions = dataset.schema, dataset.partitions
-        self.job = plan_scoring(dataset.schema, self._options, dataset.n_classes)
+        self.job = plan_scoring(dataset.schema, self._options, dataset.n_logits)
         stored = pa.schema([field for field in dataset.schema if field.name not in self.partitions.names])
         self.files = [replace(file, columns=file_columns_of(stored, file.schema)) for file in self.files]
         self._groups = GroupReader(self.job, self.partitions.names, self.read_statistics)
@@ -222,7 +222,7 @@ class ParquetSource:
             return self.job.row_bytes
         groups = ((file, group) for file in self.files for group in range(file.metadata.num_row_groups))
         numbers: int = sum(self._groups.n_values(file, group) for file, group in groups)
-        return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
+        return max(1, -(-numbers * self.job.row_bytes // (self.job.n_logits * max(int(self.n_rows), 1))))
 
     def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Generator[Chunk, None, None]:
         """Yield the rows of some parts in order, in chunks that depend on the inputs and options, never on the machine.

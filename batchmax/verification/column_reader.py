@@ -178,12 +178,13 @@ class RowReader:
             return self._top_k(batch, names[0], has_probs)
         kind = OUTPUTS[output].kind
         if kind == "matrix":
-            form = LogitsColumn(names, self._metadata.layout, self._metadata.n_classes, np.dtype(np.float64))
-            matrix, statuses = read_matrix(batch, form, self._metadata.n_classes)
+            n, layout = self._metadata.n_values, self._metadata.layout
+            form = LogitsColumn(names, "wide" if layout == "single" else layout, n, np.dtype(np.float64))
+            matrix, statuses = read_matrix(batch, form, n)
             if statuses is not None:
                 fail_at_first(
                     has_probs & (statuses != Status.OK),
-                    lambda _: f"{names[0]} does not have {self._metadata.n_classes:,} numbers",
+                    lambda _: f"{names[0]} does not have {n:,} numbers",
                 )
             return matrix
         array = column_array(batch, names[0])

@@ -25,7 +25,7 @@ def computed_columns(path: str, schema: pa.Schema, metadata: OutputMetadata) -> 
         A column is missing, is at another place, or has another type.
     """
     names, prefix = schema.names, metadata.options.prefix
-    widths = {name: metadata.n_classes if metadata.is_wide(name) else 1 for name in metadata.outputs}
+    widths = {name: metadata.n_values if metadata.is_split(name) else 1 for name in metadata.outputs}
     of_rows = [prefix + field.name for field in row_fields(metadata.outputs)] if metadata.nested else []
     end = len(names) - len(of_rows)
     if names[end:] != of_rows:
@@ -51,7 +51,10 @@ def _mismatch(path: str, names: list[str], what: str) -> DataError:
 
 
 def _has_name(name: str, output: str, expected: str, metadata: OutputMetadata) -> bool:
-    return name.startswith(f"{expected.removesuffix('s')}_") if metadata.is_wide(output) else name == expected
+    if not metadata.is_split(output):
+        return name == expected
+    singular = expected.removesuffix("s")
+    return name == singular if metadata.layout == "single" else name.startswith(f"{singular}_")
 
 
 def _has_type(kind: pa.DataType, output: str, metadata: OutputMetadata) -> bool:
@@ -60,7 +63,7 @@ def _has_type(kind: pa.DataType, output: str, metadata: OutputMetadata) -> bool:
             return False
         kind = kind.value_type
     dtype = np.dtype(metadata.dtype)
-    if metadata.is_wide(output):
+    if metadata.is_split(output):
         return bool(kind == pa.from_numpy_dtype(dtype))
     if output in OUTPUTS and OUTPUTS[output].kind == "matrix":
         return bool(IS_LIST[metadata.layout](kind) and kind.value_type == pa.from_numpy_dtype(dtype))

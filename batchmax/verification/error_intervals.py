@@ -118,28 +118,43 @@ class ProbabilityIntervals:
         The type that they were written in.
     logs
         Whether they are log-probabilities.
+    of_second
+        Whether they are (n, 1), those of the second of two classes.
     """
 
-    def __init__(self, values: Array, dtype: Any, *, logs: bool = False) -> None:
+    def __init__(self, values: Array, dtype: Any, *, logs: bool = False, of_second: bool = False) -> None:
         self._values = values
         self._dtype = dtype
         self._logs = logs
+        self._of_second = of_second
 
     @cached_property
     def probs(self) -> Interval:
         """The interval of each probability."""
+        low, high = self._written_probs
+        if not self._of_second:
+            return low, high
+        others = np.maximum(1 - high - ROUNDING, 0.0), np.minimum(1 - low + ROUNDING, 1.0)
+        return np.hstack([others[0], low]), np.hstack([others[1], high])
+
+    @property
+    def _written_probs(self) -> Interval:
         if self._logs:
-            least, most = self.neg_log_probs
+            least, most = self._written_logs
             low, high = np.exp(-most) * (1 - ROUNDING) - TINY, np.exp(-least) * (1 + ROUNDING) + TINY
             return np.maximum(low, 0.0), np.minimum(high, 1.0)
         low, high = Accuracy.of(self._dtype).around(self._values)
         return low, np.minimum(high, 1.0)
 
+    @property
+    def _written_logs(self) -> Interval:
+        return Accuracy.of(self._dtype).around(-self._values)
+
     @cached_property
     def neg_log_probs(self) -> Interval:
         """The interval of each negative log-probability."""
-        if self._logs:
-            return Accuracy.of(self._dtype).around(-self._values)
+        if self._logs and not self._of_second:
+            return self._written_logs
         low, high = self.probs
         with np.errstate(divide="ignore"):
             least, most = -np.log(high), -np.log(low)
@@ -147,7 +162,10 @@ class ProbabilityIntervals:
 
     def rows(self, kept: NDArray[np.bool_]) -> ProbabilityIntervals:
         """Return the same object for some of the rows."""
-        return self if kept.all() else ProbabilityIntervals(self._values[kept], self._dtype, logs=self._logs)
+        return self if kept.all() else self._of(self._values[kept])
+
+    def _of(self, values: Array) -> ProbabilityIntervals:
+        return ProbabilityIntervals(values, self._dtype, logs=self._logs, of_second=self._of_second)
 
     def losses(self, shares: Array) -> Interval:
         """Return the interval of each row's loss, given the (n, K) weight of each class in it."""
@@ -157,9 +175,11 @@ class ProbabilityIntervals:
 
     def label_losses(self, labels: NDArray[np.int64]) -> Interval:
         """Return the interval of each row's plain loss (no weights, no smoothing), given (n,) class indices."""
-        picked = np.take_along_axis(self._values, labels[:, None], axis=1)
-        least, most = ProbabilityIntervals(picked, self._dtype, logs=self._logs).neg_log_probs
-        return least[:, 0], most[:, 0]
+        picked, at = self, labels[:, None]
+        if not self._of_second:
+            picked, at = self._of(np.take_along_axis(self._values, at, axis=1)), np.zeros_like(at)
+        least, most = (np.take_along_axis(side, at, axis=1)[:, 0] for side in picked.neg_log_probs)
+        return least, most
 
     def entropy(self) -> Interval:
         """Return the interval of each row's entropy."""

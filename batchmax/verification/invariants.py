@@ -103,7 +103,8 @@ class RowChecks:
                 continue
             matrix = rows.values[name]
             self._check_matrix(name, matrix, rows)
-            others, intervals = intervals, ProbabilityIntervals(matrix, self._metadata.dtype, logs=name == "log_probs")
+            others, how = intervals, {"logs": name == "log_probs", "of_second": self._metadata.layout == "single"}
+            intervals = ProbabilityIntervals(matrix, self._metadata.dtype, **how)
             if others is not None:
                 self.compared["probs"].add("log_probs")
                 disjoint = (intervals.probs[0] > others.probs[1]) | (intervals.probs[1] < others.probs[0])
@@ -124,7 +125,7 @@ class RowChecks:
             return f"{name} is {matrix[row, at]:g} at class {at}, not {limits}"
 
         rows.fail_at_first(wrong.any(axis=1), out_of_range)
-        if not self._activation.is_distribution:
+        if not self._activation.is_distribution or self._metadata.layout == "single":
             return
         dtype, n_classes = self._metadata.dtype, self._metadata.n_classes
         bound = sum_bound(dtype, n_classes) if is_probs else log_sum_bound(dtype, n_classes)

@@ -234,49 +234,6 @@ def test_files_that_hold_different_things_are_refused(tmp_path):
         batchmax.evaluate([str(tmp_path / "c.parquet"), str(b)])
 
 
-# One logit
-
-
-ONE = {
-    "a list of one": {"logits": lists([[3.0], [-2.0], [1.0]])},
-    "a fixed list of one": {"logits": lists([[3.0], [-2.0], [1.0]], pa.list_(pa.float32(), 1))},
-    "a float": {"logit": [3.0, -2.0, 1.0]},
-    "a float called logits": {"logits": [3.0, -2.0, 1.0]},
-    "one column of many": {"logit_0": [3.0, -2.0, 1.0]},
-}
-
-
-@pytest.mark.parametrize("name", ONE)
-def test_one_logit_is_refused_by_every_command(name, tmp_path, capsys, monkeypatch):
-    """Every command refuses one logit with exit code 2.
-
-    The error has a DuckDB query that makes two logits of it, and the losses of these are right.
-    """
-    monkeypatch.chdir(tmp_path)
-    pq.write_table(pa.table(ONE[name] | {"label": [0, 0, 0]}), "one.parquet")
-    for words in (
-        *("score one.parquet -o out.parquet", "score one.parquet -o out.parquet --activation sigmoid"),
-        *("evaluate one.parquet", "calibrate one.parquet -o c.json", "compare one.parquet one.parquet"),
-        *("report one.parquet -o r.html", "show one.parquet --row 0", "show one.parquet --worst 1"),
-        "convert one.parquet -o out.parquet --layout list",
-    ):
-        assert main(words.split()) == 2
-        _, err = capsys.readouterr()
-        assert "one number per row" in err
-    query = err.split("in DuckDB: ", 1)[1].split("; then: ")[0]
-    duckdb.sql(query)
-    losses = batchmax.scan("two.parquet", logits="two_logits", outputs="loss").read_all()["loss"]
-    # The label is class 0: log(1 + exp(z)).
-    np.testing.assert_allclose(losses.to_numpy(), np.log1p(np.exp([3.0, -2.0, 1.0])), rtol=1e-6)
-    assert {path.name for path in tmp_path.iterdir()} == {"one.parquet", "two.parquet"}
-
-
-def test_one_value_is_refused(capsys):
-    """``show --values`` refuses a single logit."""
-    assert main(["show", "--values", "3"]) == 2
-    assert "--values 0,3" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("entry", ["scan", "table", "batch"])
 def test_results_of_python_functions_describe_themselves(entry):
     """Results of ``scan`` and ``score_batch`` are used as what they are, as files are: sigmoid outputs are refused."""
@@ -410,7 +367,6 @@ def test_the_command_for_bad_rows_of_an_output(tmp_path, capsys, monkeypatch):
     ("columns", "what"),
     [
         ({"logits": lists(Z), "label": [9, *LABELS[1:]]}, "label 9 is not a class: valid labels are 0 to 3"),
-        ({"logits": lists(Z[:, :1]), "label": LABELS}, "one number per row"),
         ({"top_logprobs": lists(Z), "label": LABELS}, "does not suggest logits"),
     ],
 )

@@ -26,6 +26,7 @@ COMMON = (
 @shared.inputs
 @shared.find_logits
 @shared.find_labels
+@shared.positive
 @shared.text_bytes
 @option("--sample-weight", INPUT, "Column of row weights.", type=COLUMN, default_text="1")
 @shared.scale

@@ -61,7 +61,8 @@ def may_be_probabilities(source: ParquetSource) -> bool:
     if not job.logits.is_guess or job.options.input != "logits":
         return False
     batches = [batch for batch, _, _ in _first_units(source)]
-    return any(looks_like_probabilities(read_matrix(batch, job.logits, job.n_classes)[0]) for batch in batches)
+    matrices = (read_matrix(batch, job.logits, job.n_classes)[0] for batch in batches)
+    return any(looks_like_probabilities(matrix, is_one_logit=job.logits.is_one_logit) for matrix in matrices)
 
 
 def label_indices(source: ParquetSource) -> list[int]:

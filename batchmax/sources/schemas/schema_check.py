@@ -90,9 +90,9 @@ def check_agreement(
         key = id(file.schema), metadata.get(b"huggingface"), metadata.get(b"batchmax")
         if key not in columns:
             columns[key] = _check_columns(file, schema, files[0].path, job, options, needed)
-        length = job.n_classes if file is files[0] else columns[key].n_classes or first(file, columns[key])
-        if length not in {None, job.n_classes}:
-            what = f"{quantity(length, 'class')}, but {job.n_classes:,} in {files[0].path}"
+        length = job.n_logits if file is files[0] else columns[key].n_classes or first(file, columns[key])
+        if length not in {None, job.n_logits}:
+            what = f"{quantity(length, 'class')}, but {job.n_logits:,} in {files[0].path}"
             raise UsageError(what, where=file.path, remedy=ONE_BY_ONE)
 
 
