@@ -55,7 +55,7 @@ def measurement(contender: Contender | None, **where: Any) -> dict[str, Any]:
 
 
 def this_machine() -> dict[str, Any]:
-    """Return the processor, LLVM's name of it, its vectors, the usable cores, the memory in bytes, and the system."""
+    """Return the processor, LLVM's name of it, its vectors, the usable cores, the memory in GiB, and the system."""
     from llvmlite import binding as llvm
 
     try:
@@ -69,7 +69,8 @@ def this_machine() -> dict[str, Any]:
         "llvm": llvm.get_host_cpu_name(),
         "vectors": _vectors(llvm.get_host_cpu_features()),
         "cores": cores,
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        # Rounded, because updates of the system change the last bytes.
+        "memory": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
     }
 

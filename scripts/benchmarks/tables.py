@@ -177,8 +177,7 @@ def _where(results: Results) -> str:
     names = ["Python", *(name for name in results.versions if name != "python")]
     versions = [results.versions[name.lower()] for name in names]
     libraries = ", ".join(f"{name} {version}" for name, version in zip(names, versions, strict=True))
-    memory = machine["memory"] / 2**30
-    return f"Measured on {machine['cores']} cores of {results.label}, {memory:.0f} GiB, with {libraries}."
+    return f"Measured on {machine['cores']} cores of {results.label}, {machine['memory']} GiB, with {libraries}."
 
 
 def headline(found: Sequence[Results], plots: list[str]) -> str:

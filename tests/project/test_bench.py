@@ -29,7 +29,7 @@ PYTHON = sys.executable
 def some_results():
     """Return results with every kind of measurement, and one failed run."""
     found = Results(
-        {"cpu": "a processor", "llvm": "a1", "vectors": "AVX2", "cores": 2, "memory": 2**34, "system": "x"},
+        {"cpu": "a processor", "llvm": "a1", "vectors": "AVX2", "cores": 2, "memory": 16, "system": "x"},
         {"python": "3", "numba": "1"},
     )
     for scale in (1, 4):
