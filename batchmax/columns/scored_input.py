@@ -17,7 +17,16 @@ from batchmax.columns.arrow import column_types
 from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind, InputOptions
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import OUTPUTS, PLURALS, SCALARS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS, column_name, top_k_outputs
+from batchmax.outputs import (
+    OUTPUTS,
+    PLURALS,
+    SCALARS,
+    TOP_K_OF_TOKENS,
+    TOP_K_OUTPUTS,
+    column_name,
+    singular,
+    top_k_outputs,
+)
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
 
 METADATA = {
@@ -82,7 +91,7 @@ class ScoredInput:
     def pattern(self, output: str) -> str:
         """Return the column name of an output, or a pattern for its columns if there is one per class."""
         if self.is_wide and output in OUTPUTS and OUTPUTS[output].kind == "matrix":
-            return f"{self.prefix}{output.removesuffix('s')}_*"
+            return f"{self.prefix}{singular(output)}_*"
         return self.prefix + column_name(output, nested=self.is_nested)
 
     def output_of(self, name: str) -> str | None:

@@ -67,7 +67,7 @@ def open_rows(
     if not options.is_usual:
         raise UsageError(
             "only softmax and cross-entropy are supported here",
-            where="--loss" if ACTIVATIONS[options.activation].is_log_linear else "--activation",
+            where="--loss" if ACTIVATIONS[options.activation_name].is_log_linear else "--activation",
             remedy="leave it out, or give an output of score --activation",
         )
     if columns is not None:

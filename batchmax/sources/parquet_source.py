@@ -154,6 +154,10 @@ class ParquetSource:
         check_agreement(self.files, schemas, union, self.job, options, folder_columns, self._first_length)
         self._add_notes(union)
         self._groups = GroupReader(self.job, folder_columns, self.read_statistics)
+        if self.job.is_undecided:
+            with schema_errors(self.files[0].path):
+                self.job = self.job.with_label_format(self.first_rows(self.job.label_columns))
+            self._groups = GroupReader(self.job, folder_columns, self.read_statistics)
 
     def _open_in_dataset(self, dataset: DatasetInfo) -> None:
         """Read the files with the columns of the larger set that they belong to."""

@@ -113,18 +113,11 @@ class Same:
 
 @dataclass(frozen=True)
 class Refused:
-    """Sequences refuse the option, rows accept it."""
+    """Sequences (``s``), rows (``r``) or both refuse the option."""
 
     words: str
     message: str
-
-
-@dataclass(frozen=True)
-class OfSequences:
-    """Rows refuse the option, sequences accept it."""
-
-    words: str
-    message: str
+    kinds: str = "s"
 
 
 @dataclass(frozen=True)
@@ -142,9 +135,10 @@ READ = {
 }
 LABELS = {
     "--label": Same("--label second"),
+    "--label-format": Refused("--label-format khot", "does not hold lists of integers", "sr"),
     "--classes": Same("--label name --classes a,b,c"),
     "--ignore-index": Same("--ignore-index 1 --on-bad-row null"),
-    "--shift": OfSequences("--shift", "the rows aren't sequences"),
+    "--shift": Refused("--shift", "the rows aren't sequences", "r"),
 }
 SCALE = {
     "--temperature": Same("--temperature 2"),
@@ -167,7 +161,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | RUN
     | CARRIED
     | {
-        "--bytes": OfSequences("--bytes size", "the rows aren't sequences"),
+        "--bytes": Refused("--bytes size", "the rows aren't sequences", "r"),
         "--activation": Same("--activation taylor"),
         "--loss": Same("--activation sigmoid --loss mse"),
         "--outputs": Same(
@@ -176,6 +170,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--top-k": Same("--top-k 2"),
         "--seed": Other("--outputs sample --seed 3"),
         "--class-weights": Same("--class-weights {weights.txt}"),
+        "--pos-weight": Same("--activation sigmoid --pos-weight {weights.txt}"),
         "--label-smoothing": Same("--label-smoothing 0.1"),
         "--out": Same("-o {out}"),
         "--layout": Same("--layout fixed"),
@@ -194,20 +189,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "inspect": READ
     | {name: LABELS[name] for name in ("--label", "--classes")}
+    | {"--label-format": Other("--label-format khot")}
     | {"--ignore-index": Same("--ignore-index -100"), "--shift": Other("--shift")}
     | {name: SCALE[name] for name in ("--temperature", "--input", "--beta")}
     | LOUD,
     "show": READ
     | LABELS
     | {
-        "--shift": OfSequences("--row 0 --token 0 --shift", "rows aren't sequences"),
+        "--shift": Refused("--row 0 --token 0 --shift", "rows aren't sequences", "r"),
         "--ignore-index": Same("--ignore-index 1"),
     }
     | SCALE
     | LOUD
     | {
         "--row": Same("--row 2 --token 1", "--row 5"),
-        "--token": OfSequences("--row 2 --token 1", "aren't sequences"),
+        "--token": Refused("--row 2 --token 1", "aren't sequences", "r"),
         "--worst": Same("--worst 4"),
         "--values": Other("--values 1,2"),
         "--limit": Same("--worst 3 --limit 2", "--worst 3 --limit 4"),
@@ -229,7 +225,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | RUN
     | BAD
     | {
-        "--bytes": OfSequences("--bytes size", "the rows aren't sequences"),
+        "--bytes": Refused("--bytes size", "the rows aren't sequences", "r"),
         "--sample-weight": Same("--sample-weight weight"),
         "--bins": Same("--bins 4"),
         "--top-k": Same("--top-k 1,2"),
@@ -489,7 +485,7 @@ def test_options_of_sequences(name, option, meaning, inputs, tmp_path, capsys, m
         given = meaning.rows if kind == "r" and isinstance(meaning, Same) and meaning.rows else meaning.words
         words = words_of(name, kind, given, inputs, folder)
         code, found = run(words, capsys)
-        if isinstance(meaning, Refused if kind == "s" else OfSequences):
+        if isinstance(meaning, Refused) and kind in meaning.kinds:
             assert code == 2, (words, found)
             assert meaning.message in found["error"]["what"], found
             assert list(folder.iterdir()) == [], option

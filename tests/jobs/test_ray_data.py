@@ -11,9 +11,9 @@ import pytest
 
 import batchmax
 import batchmax.ray
-from batchmax.outputs import OUTPUTS
 from tests.support.documents import blocks_of, example_of
 from tests.support.engines import expected, table_of
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.paths import ROOT
 from tests.support.requirements import optional, package
 from tests.support.rows import rows_of_every_status, sequences
@@ -21,7 +21,7 @@ from tests.support.rows import rows_of_every_status, sequences
 pd = optional("pandas")
 
 DIGITS = str(ROOT / "data" / "digits.parquet")
-ALL = ",".join(name for name in OUTPUTS if name != "sample")
+ALL = ",".join(name for name in SOFTMAX_OUTPUTS if name != "sample")
 
 pytestmark = [
     pytest.mark.ray,

@@ -12,9 +12,9 @@ import pytest
 
 import batchmax
 import batchmax.spark
-from batchmax.outputs import OUTPUTS
 from tests.support.documents import blocks_of, example_of
 from tests.support.engines import expected, table_of
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 from tests.support.rows import rows_of_every_status, sequences
@@ -29,7 +29,7 @@ pytestmark = [
 DIGITS = str(ROOT / "data" / "digits.parquet")
 CLASSES = "zero,one,two,three,four,five,six,seven,eight,nine"
 """The class names of the file's metadata, which Spark doesn't pass on."""
-ALL = ",".join(name for name in OUTPUTS if name != "sample")
+ALL = ",".join(name for name in SOFTMAX_OUTPUTS if name != "sample")
 
 
 @pytest.fixture(scope="module")

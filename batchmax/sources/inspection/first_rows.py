@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from batchmax.columns.labels import Labels, read_labels
+from batchmax.columns.label_column import Labels
+from batchmax.columns.labels import read_labels
 from batchmax.columns.matrices import Statuses, looks_like_probabilities, read_matrix
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.sequence_source import from_columns
@@ -93,7 +94,7 @@ def _first_units(source: ParquetSource) -> Iterator[tuple[pa.RecordBatch, Status
     Also their statuses, as far as known, and whether sequences are null, which have no tokens.
     """
     job = source.job
-    batch = source.first_rows([*job.logits.names, *([job.label.name] if job.label else [])])
+    batch = source.first_rows([*job.logits.names, *job.label_columns])
     if batch is None:
         return
     if job.nesting is None:

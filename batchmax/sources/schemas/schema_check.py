@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, type_text
+from batchmax.columns.class_names import find_classes
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job
-from batchmax.columns.labels import find_classes
 from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn
 from batchmax.columns.scored_input import as_written
 from batchmax.errors import UsageError
@@ -125,7 +125,7 @@ def _check_presence(files: Sequence[InputFile], job: Job) -> None:
     """Check that every file has the columns of logits, labels and ``--bytes``."""
     wanted = dict.fromkeys(job.logits.names, "logits")
     if job.label is not None:
-        wanted[job.label.name] = "label"
+        wanted |= dict.fromkeys(job.label.names, "label")
     if job.options.bytes is not None:
         wanted[job.options.bytes] = "bytes"
     types = {id(file.schema): column_types(file.schema) for file in files}
