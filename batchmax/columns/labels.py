@@ -89,15 +89,16 @@ def find_label(
             where="--label",
             remedy=close_match(name, types) + "batchmax inspect FILE shows the columns",
         )
+    what = f"column {name!r} ({type_text(types[name])})" if name in types else f"the columns {name!r}"
     if options.label_format is not None and found.kind != options.label_format:
         raise UsageError(
-            f"{found.why} does not hold lists of integers",
+            f"{what}: these are not lists of integers",
             where="--label-format",
             remedy="leave it out; the type of the column determines what the labels are",
         )
     if found.kind in LABEL_SETS and options.activation is not None and ACTIVATIONS[options.activation].is_distribution:
         raise UsageError(
-            f"{found.why} holds labels of multi-label rows, and activation {options.activation} has one class per row",
+            f"{what}: these are labels of multi-label rows, and activation {options.activation} has one class per row",
             where="--activation",
             remedy="leave it out; if these are target distributions, write them as lists of floats",
         )

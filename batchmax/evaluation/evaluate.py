@@ -13,13 +13,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax import __version__
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_array, column_types
 from batchmax.columns.job import check_token_figures
-from batchmax.errors import GateError, UsageError
+from batchmax.errors import GateError
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
-from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics, check_bins
+from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics, check_bins, top_k_values
+from batchmax.evaluation.multi_label import MULTI_LABEL_NOTE, ClassMetrics, ClassSums, check_independent
 from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
@@ -33,6 +35,7 @@ from batchmax.scoring.sequence_totals import SequenceTally, text_bytes
 from batchmax.scoring.summary import TOKEN_FIELDS, without_text
 from batchmax.scoring.tally import Tally, named_counts
 from batchmax.sinks.table_file import table_output, table_sink
+from batchmax.sources.chunks import Chunk
 from batchmax.sources.token_chunks import TokenChunk
 
 MOST_LISTED = 10_000
@@ -43,7 +46,8 @@ MOST_LISTED = 10_000
 class Evaluation(CommandResult):
     """The result of an evaluation. A value that is missing or not finite is None.
 
-    If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty.
+    If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty. For
+    multi-label rows, there are losses, and a Brier score and calibration errors over the classes of all rows.
 
     Attributes
     ----------
@@ -61,10 +65,11 @@ class Evaluation(CommandResult):
     top_k_accuracy
         By k: share of rows whose label is among the k largest logits; of equal logits, the lower index comes first.
     brier
-        Mean over rows of the sum over classes of (p - y)**2, not halved.
+        Mean over rows of the sum over classes of (p - y)**2, not halved. For multi-label rows, the mean over classes.
     ece, mce, rmsce
         Expected, maximum and root mean square calibration error: distance of confidence and accuracy over bins of equal
-        width. A confidence of 1 is in the last bin.
+        width. A confidence of 1 is in the last bin. For multi-label rows, distance of the mean probability and the
+        share of labels, over bins of the probabilities of all classes.
     bins
         The bins: borders, weight, mean confidence, accuracy.
     per_class
@@ -144,7 +149,8 @@ class Evaluation(CommandResult):
         infinite = infinite_losses(self.infinite_losses, of)
         no_tokens = "the rows are not sequences" if tokens is None else ""
         no_bytes = without_text(self.status_counts) if self.bits_per_byte is None else ""
-        no_classes = "" if self.per_class else "labels are distributions, which have no class"
+        no_classes = "" if self.per_class else "labels are distributions or multi-label, which have no class"
+        no_bins = "" if self.bins else no_classes
         too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
         largest = max(self.top_k_accuracy, key=int, default=None)
         no_top_k = "no top-k accuracy is computed" if largest is None else ""
@@ -162,9 +168,9 @@ class Evaluation(CommandResult):
             "bits_per_token": figure(self.bits_per_token, no_tokens, no_loss, infinite),
             "bits_per_byte": figure(self.bits_per_byte, no_tokens, no_loss, infinite, no_bytes),
             "brier": figure(self.brier, no_loss, no_weight),
-            "ece": figure(self.ece, no_loss, no_weight, no_classes),
-            "mce": figure(self.mce, no_loss, no_weight, no_classes),
-            "rmsce": figure(self.rmsce, no_loss, no_weight, no_classes),
+            "ece": figure(self.ece, no_loss, no_weight, no_bins),
+            "mce": figure(self.mce, no_loss, no_weight, no_bins),
+            "rmsce": figure(self.rmsce, no_loss, no_weight, no_bins),
             "top_k_accuracy": figure(self.top_k_accuracy.get(largest or ""), no_loss, no_weight, no_classes, no_top_k),
             "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
             "seconds": figure(self.seconds),
@@ -264,7 +270,12 @@ class _EvaluationPass:
         self._input = LabeledInput(src, options, columns, sample_weight)
         self.source = self._input.source
         job = self.source.job
-        self._counts = MetricSums(job.n_classes, _top_k(top_k, job.n_classes), bins)
+        self._is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
+        if self._is_independent:
+            check_independent(columns, top_k, job)
+            self._counts: MetricSums | ClassSums = ClassSums(bins)
+        else:
+            self._counts = MetricSums(job.n_classes, top_k_values(top_k, job.n_classes), bins)
         types = column_types(self.source.schema)
         memory = options.memory_limit // max(1, len(columns))
         nested, text = job.nesting is not None, options.bytes is not None
@@ -286,8 +297,8 @@ class _EvaluationPass:
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
         """Read every row; ``write`` receives groups that don't fit in memory."""
-        if gate is not None and "top_k_accuracy" in gate.names and not self._counts.top_k:
-            what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
+        if gate is not None and "top_k_accuracy" in gate.names and not getattr(self._counts, "top_k", ()):
+            what = f"no top-k accuracy is computed for {self.source.job.n_classes} classes"
             raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
         if gate is not None:
             check_token_figures(gate, self.source.job.options, self.source.job.nesting, TOKEN_FIGURES)
@@ -298,7 +309,7 @@ class _EvaluationPass:
         with ThreadPoolExecutor(1, "count") as counter:
             counting = counter.submit(lambda: None)
             for batch in row_batches(self.source, self._progress, self._warnings):
-                some = self._input.metrics(batch)
+                some = self._input.class_metrics(batch) if self._is_independent else self._input.metrics(batch)
                 counting.result()
                 counting = counter.submit(self._count, batch, some)
             counting.result()
@@ -307,9 +318,16 @@ class _EvaluationPass:
             raise GateError(reason, where=", ".join(result.files))
         return result
 
-    def _count(self, batch: RowBatch, some: RowMetrics) -> None:
-        chunk, status = batch.chunk, batch.scores.status
-        self._counts.add(some)
+    def _count(self, batch: RowBatch, some: RowMetrics | ClassMetrics) -> None:
+        chunk, status, counts = batch.chunk, batch.scores.status, self._counts
+        if isinstance(some, ClassMetrics) and isinstance(counts, ClassSums):
+            counts.add(some)
+            self._tally.add(status)
+        elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
+            counts.add(some)
+            self._count_in_groups(chunk, status, some)
+
+    def _count_in_groups(self, chunk: Chunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
         if isinstance(chunk, TokenChunk):
             self._count_sequences(chunk, status, some)
             return
@@ -351,7 +369,10 @@ class _EvaluationPass:
             result.bits_per_token, result.bits_per_byte = tally.bits()
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
         result.losses = {"edges": edges, "counts": counts.losses.tolist()}
-        if job.label is not None and job.label.kind == "distribution":
+        if isinstance(counts, ClassSums):
+            result.bins = counts.reliability()
+            result.notes.append(MULTI_LABEL_NOTE)
+        elif job.label is not None and not job.label.has_class:
             result.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
             result.bins, result.per_class = counts.reliability(), counts.per_class(job.classes)
@@ -372,13 +393,3 @@ class _EvaluationPass:
             self._progress.warn(warning)
         result.warnings[:0] = source.warnings
         return result
-
-
-def _top_k(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]:
-    if given is None:
-        return (5,) if n_classes > 5 else ()
-    asked = sorted({given} if isinstance(given, int) else set(given))
-    if any(k < 1 or k > n_classes for k in asked):
-        what = f"{asked} is out of range for {n_classes} classes"
-        raise UsageError(what, where="--top-k", remedy=f"give numbers from 1 to {n_classes}")
-    return tuple(asked)

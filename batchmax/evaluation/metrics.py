@@ -10,6 +10,7 @@ Guo et al. 2017, arXiv 1706.04599 (reliability diagrams); Brier 1950, for severa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,16 +111,7 @@ class MetricSums:
 
     def reliability(self) -> list[dict[str, Any]]:
         """Return the confidence bins: borders, weight of the rows, mean confidence, and accuracy."""
-        return [
-            {
-                "low": at / self.n_bins,
-                "high": (at + 1) / self.n_bins,
-                "n_rows": exact(weight),
-                "confidence": _ratio(confidence, weight),
-                "accuracy": _ratio(hits, weight),
-            }
-            for at, (weight, confidence, hits) in enumerate(self.bins.tolist())
-        ]
+        return bins_as_dicts(self.bins)
 
     def per_class(self, names: tuple[str, ...] | None) -> list[dict[str, Any]]:
         """Return the metrics of each class; None where the denominator is 0."""
@@ -144,6 +136,20 @@ class MetricSums:
         return (self.confusion.astype(np.int64) if whole else self.confusion).tolist()  # type: ignore[no-any-return]
 
 
+def bins_as_dicts(bins: Array) -> list[dict[str, Any]]:
+    """Return (b, 3) bins with their borders, weight, mean confidence, and accuracy."""
+    return [
+        {
+            "low": at / len(bins),
+            "high": (at + 1) / len(bins),
+            "n_rows": exact(weight),
+            "confidence": _ratio(confidence, weight),
+            "accuracy": _ratio(hits, weight),
+        }
+        for at, (weight, confidence, hits) in enumerate(bins.tolist())
+    ]
+
+
 def check_bins(bins: int) -> None:
     """Check the number of bins of the calibration errors.
 
@@ -154,6 +160,23 @@ def check_bins(bins: int) -> None:
     """
     if not isinstance(bins, int) or not 1 <= bins <= MOST_BINS:
         raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+
+
+def top_k_values(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]:
+    """Return the values of k for top-k accuracy; by default 5 if there are more classes.
+
+    Raises
+    ------
+    UsageError
+        One is out of range.
+    """
+    if given is None:
+        return (5,) if n_classes > 5 else ()
+    asked = sorted({given} if isinstance(given, int) else set(given))
+    if any(k < 1 or k > n_classes for k in asked):
+        what = f"{asked} is out of range for {n_classes} classes"
+        raise UsageError(what, where="--top-k", remedy=f"give numbers from 1 to {n_classes}")
+    return tuple(asked)
 
 
 def group_metrics(sums: Array) -> dict[str, Array]:

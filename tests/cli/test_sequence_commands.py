@@ -135,7 +135,7 @@ READ = {
 }
 LABELS = {
     "--label": Same("--label second"),
-    "--label-format": Refused("--label-format khot", "does not hold lists of integers", "sr"),
+    "--label-format": Refused("--label-format khot", "these are not lists of integers", "sr"),
     "--classes": Same("--label name --classes a,b,c"),
     "--ignore-index": Same("--ignore-index 1 --on-bad-row null"),
     "--shift": Refused("--shift", "the rows aren't sequences", "r"),
