@@ -187,6 +187,17 @@ def test_one_column_a_class(ray):
     assert rows_of(got) == expected(table)
 
 
+@pytest.mark.parametrize("labels", [[[2], [0, 1], [], [1]], [[1, 0, 1], [0, 0, 0], None, [1, 1, 1]]])
+def test_tasks_read_lists_of_labels_alike(ray, labels):
+    """The driver decides whether lists of labels are K-hot or indices, also for blocks that could be either."""
+    rows = pa.table({"id": range(400), "logits": [[0.5, -1.0, 2.0]] * 400, "labels": labels * 100})
+    given = {"outputs": "loss,losses,preds,status"}
+    want = expected(rows, **given)
+    assert {row["status"] for row in want} <= {"ok", "unlabelled"}
+    dataset = ray.from_arrow([rows.slice(start, 1) for start in range(4)] + [rows.slice(4)])
+    assert rows_of(batchmax.ray.score(dataset, **given)) == want
+
+
 def test_tasks_compute_on_the_cores_they_reserve(ray):
     """A task's threads are those that were asked for, or its CPUs rounded up."""
 

@@ -71,6 +71,17 @@ def test_sequences_are_scored(spark, tmp_path):
     assert rows_of(spark.read.parquet(str(tmp_path / "out.parquet"))) == want
 
 
+@pytest.mark.parametrize("labels", [[[2], [0, 1], [], [1]], [[1, 0, 1], [0, 0, 0], None, [1, 1, 1]]])
+def test_tasks_read_lists_of_labels_alike(spark, labels):
+    """The driver decides whether lists of labels are K-hot or indices, also for partitions that could be either."""
+    rows = pa.table({"id": range(40), "logits": [[0.5, -1.0, 2.0]] * 40, "labels": labels * 10})
+    given = {"outputs": "loss,losses,preds,status"}
+    want = expected(rows, **given)
+    assert {row["status"] for row in want} <= {"ok", "unlabelled"}
+    frame = spark.createDataFrame(rows).repartition(20)
+    assert rows_of(batchmax.spark.score(frame, **given)) == want
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_comes_out_has_spark_types(spark, dtype):
     """Types are those of the file that `score` writes, as Spark types, and computed columns are nullable."""

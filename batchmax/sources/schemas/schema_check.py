@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, type_text
 from batchmax.columns.class_names import find_classes
-from batchmax.columns.label_column import LABEL_SETS
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job
+from batchmax.columns.label_column import LABEL_SETS
 from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn
 from batchmax.columns.scored_input import as_written
 from batchmax.errors import UsageError
