@@ -80,6 +80,8 @@ class Job:
         written = 0 if self.dtype == self.logits.dtype else self.dtype.itemsize
         name = 4 if self.classes is None else sum(map(len, self.classes)) // len(self.classes) + 4
         top_k = (name + 16 + self.dtype.itemsize) * (self.options.top_k or 0) + name
+        if "preds" in self.outputs:
+            top_k += (name + 2) * self.n_classes
         return matrices * self.n_classes * (self.logits.dtype.itemsize + written) + 8 * len(self.outputs) + top_k
 
     @property
@@ -198,7 +200,7 @@ def plan_scoring(
             remedy="use a calibration that was fitted to logits of this model",
         )
     notes = [f"logits: {logits.why}, {quantity(n_classes, 'class')}", *([assumed] if assumed else [])]
-    outputs = _choose_outputs(options, label)
+    outputs = _choose_outputs(options, label, nesting)
     if label is not None and label.kind == "distribution" and LOSSES[options.loss_name].needs_class:
         raise UsageError(
             f"{options.loss_name} needs class labels, and column {label.name!r} holds distributions",
@@ -348,10 +350,12 @@ def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | No
             raise gate.unknown(name, "the number of bytes is unknown", remedy)
 
 
-def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[str, ...]:
+def _choose_outputs(options: ScoreOptions, label: LabelColumn | None, nesting: Nesting | None) -> tuple[str, ...]:
     if options.outputs is None:
         return ("probs", "loss") if label is not None else ("probs",)
     for name in options.outputs:
+        if nesting is not None and OUTPUTS[name].of == "independent":
+            raise UsageError(f"tokens of sequences have no {name}", where="--outputs", remedy="leave it out")
         if not OUTPUTS[name].needs_label:
             continue
         if label is None:

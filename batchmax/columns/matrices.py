@@ -203,7 +203,8 @@ def _convert(block: Matrix, column: LogitsColumn, out: Matrix) -> None:
         # A bfloat16 is the upper half of a float32.
         np.left_shift(block, 16, out=out.view(np.uint32), dtype=np.uint32)
     else:
-        with np.errstate(over="ignore"):
+        # A signaling NaN, which is widened to a quiet one, counts as an invalid value.
+        with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, block, casting="same_kind")
 
 

@@ -232,3 +232,6 @@ def test_tokens_of_sequences_have_one_label():
     columns = {"logits": pa.array([[[0.0, 1.0, 2.0]]]), "labels": pa.array([[[1, 2]]])}
     with pytest.raises(UsageError, match="tokens of sequences can't have several labels"):
         plan(columns)
+    columns = {"logits": columns["logits"], "labels": pa.array([[1]])}
+    with pytest.raises(UsageError, match="tokens of sequences have no preds"):
+        plan(columns, activation="sigmoid", outputs=("preds",))

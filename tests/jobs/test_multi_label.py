@@ -242,6 +242,13 @@ def test_a_bad_row_says_which_label(labels, given, message):
         batchmax.scan(table, **given).read_all()
 
 
+def test_dry_run_lists_the_columns(tmp_path):
+    """``--dry-run`` decides the format as a run does, and lists the columns."""
+    src = write(tmp_path / "a.parquet", rows(INDICES))
+    assert main(["score", src, "-o", str(tmp_path / "o.parquet"), "--outputs", ALL, "--dry-run", "--json"]) == 0
+    assert not (tmp_path / "o.parquet").exists()
+
+
 def test_show_and_inspect(tmp_path, capsys):
     """``show`` prints the sigmoid, the label and the loss of each class; ``inspect`` says what the labels are."""
     src = write(tmp_path / "a.parquet", rows(KHOT))
