@@ -7,7 +7,7 @@ null, NaN or ``--ignore-index``. Module ``labels`` has the labels of rows with o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,15 +144,21 @@ def find_label_columns(
             remedy="give a pattern that matches one column per class, named as the columns of logits or the classes",
         )
     columns = tuple(found[key] for key in fitting)
-    why = f"{quantity(len(names), 'column')} {columns[0]!r} … ({type_text(types[columns[0]])}), one per class"
+    kind = type_text(types[columns[0]])
+    why = f"{quantity(len(names), 'column')} {columns[0]!r} … {columns[-1]!r} ({kind}), one per class"
     return LabelColumn(pattern, "khot", None, f"{why}; multi-label, K-hot", columns=columns)
 
 
-def first_rows_of(batches: Sequence[pa.RecordBatch], names: Sequence[str]) -> pa.RecordBatch | None:
-    """Return some columns of the first rows of batches, for :func:`decide_format`; None without rows."""
+def first_rows_of(batches: Iterable[pa.RecordBatch], names: Sequence[str] | None = None) -> pa.RecordBatch | None:
+    """Return the first rows of batches, for :func:`decide_format`; None without rows.
+
+    ``names`` are the columns to return, dotted if nested; None for all.
+    """
     found, n_rows = [], 0
     for batch in batches:
-        found.append(batch.select([name.split(".")[0] if name not in batch.schema.names else name for name in names]))
+        there = batch.schema.names
+        tops = there if names is None else [name if name in there else name.split(".")[0] for name in names]
+        found.append(batch.select(tops))
         n_rows += batch.num_rows
         if n_rows >= FORMAT_ROWS:
             break

@@ -13,7 +13,11 @@ import pytest
 import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import BadRowError, DataError, OutputError, UsageError
+from batchmax.jobs.plan import Plan, run_part
 from batchmax.jobs.stage import ONE_LABEL
+from batchmax.options.score_options import score_options
+from batchmax.sinks.commit.staging import PartFolder
+from batchmax.sources.parquet_source import ParquetSource
 
 K, N = 5, 1500
 ALL = "probs,loss,losses,preds,status"
@@ -165,6 +169,35 @@ def test_the_choice_does_not_depend_on_how_rows_are_read(labels, tmp_path):
         batchmax.score(str(folder), tmp_path / "out", outputs="loss", shard=shard)
     batchmax.score(str(folder), tmp_path / "out", outputs="loss", if_exists="resume")
     assert pq.read_table(tmp_path / "out")["loss"].to_pylist() == want
+
+
+def test_parts_of_a_plan_have_the_format_of_the_whole(tmp_path):
+    """A part that is computed elsewhere reads its lists as the first rows of all files decide."""
+    folder = tmp_path / "in"
+    write(folder / "0.parquet", rows(KHOT).slice(0, 1000))
+    write(folder / "1.parquet", rows([[1]] * N).slice(0, 10))
+    for name in ("making", "output"):
+        (tmp_path / "w" / name).mkdir(parents=True)
+    options = score_options(outputs="loss,status", on_bad_row="null", pos_weight=[2.0] * K)
+    plan = Plan.from_json(json.dumps(Plan.of(ParquetSource([str(folder)], options)).as_dict()))
+    for number, status in enumerate(["ok", "bad_label"]):
+        run_part(plan, number, PartFolder(tmp_path / "w"))
+        part = pq.read_table(tmp_path / "w" / "output" / f"part-0000{number}.parquet")
+        assert set(part["status"].to_pylist()) == {status}
+    batchmax.score(str(folder), tmp_path / "o", options)
+    assert pq.read_table(tmp_path / "o")["status"].to_pylist() == ["ok"] * 1000 + ["bad_label"] * 10
+
+
+def test_rows_without_labels_do_not_decide(tmp_path):
+    """If the first row groups or batches have no labels, the next ones decide."""
+    table = rows([None] * 500 + INDICES[500:])
+    src = write(tmp_path / "a.parquet", table, 7)
+    want = batchmax.scan(table, outputs="loss,status").read_all().select(["loss", "status"])
+    assert set(want["status"].to_pylist()) == {"ok", "unlabelled"}
+    stream = pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=7))
+    for source in (src, stream):
+        found = batchmax.scan(source, outputs="loss,status").read_all()
+        assert found["loss"].to_pylist() == want["loss"].to_pylist()
 
 
 def test_another_format_is_another_job(tmp_path):
