@@ -19,6 +19,7 @@ from batchmax.columns.class_columns import (
     class_names_of_pattern,
     columns_by_names,
     columns_by_pattern,
+    is_pattern,
     matching_columns,
 )
 from batchmax.columns.logits_layout import NAME_ANOTHER, LogitsColumn, computed_in, list_column, token_type
@@ -54,7 +55,7 @@ def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
         if name in types:
             reason = "named with --logits" if given.logits else "which score wrote" if options.logits else "by its name"
             found = _one_column(schema, name, options, reason)
-        elif any(wildcard in name for wildcard in "*?["):
+        elif is_pattern(name):
             found = _by_pattern(schema, name, options)
         elif "," in name:
             names = [one.strip() for one in name.split(",")]

@@ -148,7 +148,7 @@ def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
     if column.layout == "wide":
         return len(column.names)
     array = _rows_array(batch, column)
-    lengths = np.diff(_offsets(array))
+    lengths = np.diff(list_offsets(array))
     filled = (lengths > 0) & valid_rows(array)
     if not filled.any():
         return None
@@ -183,7 +183,7 @@ def _rows_array(batch: pa.RecordBatch, column: LogitsColumn) -> pa.Array:
     return plain_array(pc.struct_field(array, "values"))
 
 
-def _offsets(array: pa.Array) -> Matrix:
+def list_offsets(array: pa.Array) -> Matrix:
     """Return where each row begins in the child array or the bytes, and where the last one ends."""
     kind = array.type
     if pa.types.is_fixed_size_list(kind) or pa.types.is_fixed_size_binary(kind):
@@ -206,7 +206,7 @@ def _elements(array: pa.Array, first: int, last: int) -> tuple[Matrix, NDArray[n
 def _block(array: pa.Array, width: int) -> tuple[Matrix, NDArray[np.bool_] | None, Statuses | None]:
     """Return rows of ``width`` elements, which rows these are (None: all), and statuses (None: all ``OK``)."""
     n_rows = n_present = len(array)
-    offsets = _offsets(array)
+    offsets = list_offsets(array)
     lengths = np.diff(offsets)
     elements, null_elements = _elements(array, int(offsets[0]), int(offsets[-1]))
     even = bool((lengths == width).all())
@@ -236,7 +236,8 @@ def _convert(block: Matrix, column: LogitsColumn, out: Matrix) -> None:
         # A bfloat16 is the upper half of a float32.
         np.left_shift(block, 16, out=out.view(np.uint32), dtype=np.uint32)
     else:
-        with np.errstate(over="ignore"):
+        # A signaling NaN, which is widened to a quiet one, counts as an invalid value.
+        with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, block, casting="same_kind")
 
 

@@ -107,7 +107,7 @@ class CalibrationRows:
                 where=", ".join(file.path for file in self.source.files),
                 remedy="give a file of logits",
             )
-        if job.label is None or job.label.kind == "distribution":
+        if job.label is None or not job.label.has_class:
             what = "there is no label column" if job.label is None else "labels that are distributions have no class"
             raise UsageError(what, where="--label", remedy="name a column of classes: --label NAME")
         report_source(self.source, progress)

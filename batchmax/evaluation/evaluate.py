@@ -11,14 +11,24 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_array, column_types
 from batchmax.columns.job import check_token_figures
-from batchmax.errors import GateError, UsageError
+from batchmax.errors import GateError
 from batchmax.evaluation.class_metrics import ClassMetrics
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
-from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics, check_bins, positive_class
+from batchmax.evaluation.metrics import (
+    CONFIDENCE_BINS,
+    LOSS_BINS,
+    MetricSums,
+    RowMetrics,
+    check_bins,
+    positive_class,
+    top_k_values,
+)
+from batchmax.evaluation.multi_label import MULTI_LABEL_NOTE, EntryMetrics, EntrySums, check_independent
 from batchmax.evaluation.result import EVALUATION_GATES, Evaluation
 from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
@@ -31,6 +41,7 @@ from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally, text_bytes
 from batchmax.scoring.tally import Tally, named_counts
 from batchmax.sinks.table_file import table_output, table_sink
+from batchmax.sources.chunks import Chunk
 from batchmax.sources.token_chunks import TokenChunk
 
 MOST_LISTED = 10_000
@@ -132,7 +143,12 @@ class _EvaluationPass:
         self.source = self._input.source
         job = self.source.job
         self._positive = positive_class(job, positive)
-        self._counts = MetricSums(job.n_classes, _top_k(top_k, job.n_classes), bins, self._positive)
+        self._is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
+        if self._is_independent:
+            check_independent(columns, top_k, job)
+            self._counts: MetricSums | EntrySums = EntrySums(bins)
+        else:
+            self._counts = MetricSums(job.n_classes, top_k_values(top_k, job.n_classes), bins, self._positive)
         types = column_types(self.source.schema)
         memory = options.memory_limit // max(1, len(columns))
         nested, text = job.nesting is not None, options.bytes is not None
@@ -155,8 +171,8 @@ class _EvaluationPass:
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
         """Read every row; ``write`` receives groups that don't fit in memory."""
-        if gate is not None and "top_k_accuracy" in gate.names and not self._counts.top_k:
-            what = f"no top-k accuracy is computed for {self._counts.n_classes} classes"
+        if gate is not None and "top_k_accuracy" in gate.names and not getattr(self._counts, "top_k", ()):
+            what = f"no top-k accuracy is computed for {self.source.job.n_classes} classes"
             raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
         if gate is not None:
             check_token_figures(gate, self.source.job.options, self.source.job.nesting, TOKEN_FIGURES)
@@ -167,7 +183,7 @@ class _EvaluationPass:
         with ThreadPoolExecutor(1, "count") as counter:
             counting = counter.submit(lambda: None)
             for batch in row_batches(self.source, self._progress, self._warnings):
-                some = self._input.metrics(batch)
+                some = self._input.class_metrics(batch) if self._is_independent else self._input.metrics(batch)
                 counting.result()
                 counting = counter.submit(self._count, batch, some)
             counting.result()
@@ -176,9 +192,16 @@ class _EvaluationPass:
             raise GateError(reason, where=", ".join(result.files))
         return result
 
-    def _count(self, batch: RowBatch, some: RowMetrics) -> None:
-        chunk, status = batch.chunk, batch.scores.status
-        self._counts.add(some)
+    def _count(self, batch: RowBatch, some: RowMetrics | EntryMetrics) -> None:
+        chunk, status, counts = batch.chunk, batch.scores.status, self._counts
+        if isinstance(some, EntryMetrics) and isinstance(counts, EntrySums):
+            counts.add(some)
+            self._tally.add(status)
+        elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
+            counts.add(some)
+            self._count_in_groups(chunk, status, some)
+
+    def _count_in_groups(self, chunk: Chunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
         if isinstance(chunk, TokenChunk):
             self._count_sequences(chunk, status, some)
             return
@@ -203,7 +226,7 @@ class _EvaluationPass:
         result = Evaluation(
             **counts.metrics(),
             n_rows=tally.rows,
-            task="multiclass" if self._positive is None else "binary",
+            task="multilabel" if self._is_independent else "multiclass" if self._positive is None else "binary",
             positive=None if self._positive is None else (job.classes or ("0", "1"))[self._positive],
             n_classes=job.n_classes,
             classes=None if job.classes is None else list(job.classes),
@@ -222,7 +245,10 @@ class _EvaluationPass:
             result.bits_per_token, result.bits_per_byte = tally.bits()
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
         result.losses = {"edges": edges, "counts": counts.losses.tolist()}
-        if job.label is not None and job.label.kind == "distribution":
+        if isinstance(counts, EntrySums):
+            result.bins = counts.reliability()
+            result.notes.append(MULTI_LABEL_NOTE)
+        elif job.label is not None and not job.label.has_class:
             result.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
             of_classes = ClassMetrics(counts.classes, job.classes, result.mean_loss, self._positive)
@@ -246,13 +272,3 @@ class _EvaluationPass:
             self._progress.warn(warning)
         result.warnings[:0] = source.warnings
         return result
-
-
-def _top_k(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]:
-    if given is None:
-        return (5,) if n_classes > 5 else ()
-    asked = sorted({given} if isinstance(given, int) else set(given))
-    if any(k < 1 or k > n_classes for k in asked):
-        what = f"{asked} is out of range for {n_classes} classes"
-        raise UsageError(what, where="--top-k", remedy=f"give numbers from 1 to {n_classes}")
-    return tuple(asked)

@@ -10,6 +10,7 @@ Guo et al. 2017, arXiv 1706.04599 (reliability diagrams); Brier 1950, for severa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,16 +123,7 @@ class MetricSums:
 
         With a positive class, ``confidence`` is the mean of its probability, and ``accuracy`` its share of the rows.
         """
-        return [
-            {
-                "low": at / self.n_bins,
-                "high": (at + 1) / self.n_bins,
-                "n_rows": whole(weight),
-                "confidence": ratio(confidence, weight),
-                "accuracy": ratio(hits, weight),
-            }
-            for at, (weight, confidence, hits) in enumerate(self.bins.tolist())
-        ]
+        return bins_as_dicts(self.bins)
 
     def confusion_matrix(self) -> list[list[float]] | None:
         """Return the weights of rows by label and predicted class; None if there are too many classes."""
@@ -151,7 +143,7 @@ def positive_class(job: Job, name: str | None) -> int | None:
     UsageError
         There is no such class, or there aren't two classes.
     """
-    is_binary = job.n_classes == 2 and ACTIVATIONS[job.options.activation].is_distribution
+    is_binary = job.n_classes == 2 and ACTIVATIONS[job.options.activation_name].is_distribution
     if name is None:
         return 1 if is_binary else None
     if not is_binary:
@@ -161,6 +153,20 @@ def positive_class(job: Job, name: str | None) -> int | None:
     if name not in names:
         raise UsageError(f"{name!r} is not a class", where="--positive", remedy=f"choose {' or '.join(names)}")
     return names.index(name)
+
+
+def bins_as_dicts(bins: Array) -> list[dict[str, Any]]:
+    """Return (b, 3) bins with their borders, weight, mean confidence, and accuracy."""
+    return [
+        {
+            "low": at / len(bins),
+            "high": (at + 1) / len(bins),
+            "n_rows": whole(weight),
+            "confidence": ratio(confidence, weight),
+            "accuracy": ratio(hits, weight),
+        }
+        for at, (weight, confidence, hits) in enumerate(bins.tolist())
+    ]
 
 
 def check_bins(bins: int) -> None:
@@ -173,6 +179,23 @@ def check_bins(bins: int) -> None:
     """
     if not isinstance(bins, int) or not 1 <= bins <= MOST_BINS:
         raise UsageError(f"{bins} is out of range", where="--bins", remedy=f"give a number from 1 to {MOST_BINS}")
+
+
+def top_k_values(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]:
+    """Return the values of k for top-k accuracy; by default 5 if there are more classes.
+
+    Raises
+    ------
+    UsageError
+        One is out of range.
+    """
+    if given is None:
+        return (5,) if n_classes > 5 else ()
+    asked = sorted({given} if isinstance(given, int) else set(given))
+    if any(k < 1 or k > n_classes for k in asked):
+        what = f"{asked} is out of range for {n_classes} classes"
+        raise UsageError(what, where="--top-k", remedy=f"give numbers from 1 to {n_classes}")
+    return tuple(asked)
 
 
 def group_metrics(sums: Array) -> dict[str, Array]:

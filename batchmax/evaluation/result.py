@@ -16,7 +16,8 @@ from batchmax.scoring.summary import TOKEN_FIELDS, without_text
 class Evaluation(CommandResult):
     """The result of an evaluation. A value that is missing or not finite is None.
 
-    If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty.
+    If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty. For
+    multi-label rows, there are losses, and a Brier score and calibration errors over the classes of all rows.
 
     Attributes
     ----------
@@ -34,13 +35,15 @@ class Evaluation(CommandResult):
     top_k_accuracy
         By k: share of rows whose label is among the k largest logits; of equal logits, the lower index comes first.
     task, positive
-        ``binary`` or ``multiclass``, and the positive class of a binary task.
+        ``binary``, ``multiclass`` or ``multilabel``, and the positive class of a binary task.
     brier
-        Mean over rows of the sum over classes of (p - y)**2; in a binary task, of that of the positive class alone.
+        Mean over rows of the sum over classes of (p - y)**2; in a binary task, of that of the positive class alone. For
+        multi-label rows, the mean over classes.
     ece, mce, rmsce
         Expected, maximum and root mean square calibration error: distance of confidence and accuracy over bins of equal
         width. A confidence of 1 is in the last bin. In a binary task, the confidence is the probability of the positive
-        class, and the accuracy is its share of the rows.
+        class, and the accuracy is its share of the rows. For multi-label rows, distance of the mean probability and the
+        share of labels, over bins of the probabilities of all classes.
     bins
         The bins: borders, weight, mean confidence, accuracy.
     prevalence, precision, recall, specificity, f1
@@ -145,7 +148,8 @@ class Evaluation(CommandResult):
         infinite = infinite_losses(self.infinite_losses, of)
         no_tokens = "the rows are not sequences" if tokens is None else ""
         no_bytes = without_text(self.status_counts) if self.bits_per_byte is None else ""
-        no_classes = "" if self.per_class else "labels are distributions, which have no class"
+        no_classes = "" if self.per_class else "labels are distributions or multi-label, which have no class"
+        no_bins = "" if self.bins else no_classes
         too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
         largest = max(self.top_k_accuracy, key=int, default=None)
         no_positive = "" if self.task == "binary" else "there are more than two classes, so none is the positive one"
@@ -171,9 +175,9 @@ class Evaluation(CommandResult):
                 for average in AVERAGES
                 for name in OF_CLASS
             },
-            "ece": figure(self.ece, no_loss, no_weight, no_classes),
-            "mce": figure(self.mce, no_loss, no_weight, no_classes),
-            "rmsce": figure(self.rmsce, no_loss, no_weight, no_classes),
+            "ece": figure(self.ece, no_loss, no_weight, no_bins),
+            "mce": figure(self.mce, no_loss, no_weight, no_bins),
+            "rmsce": figure(self.rmsce, no_loss, no_weight, no_bins),
             "top_k_accuracy": figure(self.top_k_accuracy.get(largest or ""), no_loss, no_weight, no_classes, no_top_k),
             "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
             "seconds": figure(self.seconds),

@@ -12,6 +12,8 @@ WEIGHT, LOSS, BRIER, HITS, INFINITE, FIGURES = 0, 1, 2, 3, 4, 5
 Weights; weighted losses, Brier scores and hits; the number of infinite losses in rows with a weight other than 0. Hits
 are NaN if a row has a target distribution instead of a class.
 """
+ENTRIES = HITS
+"""Index of the weighted number of classes, summed over rows, if classes are independent: such rows have no hits."""
 ROWS, BINS = 5, 6
 """Indices that only the sums of a group have: the number of rows, and the first of its bins."""
 SUPPORT, PREDICTED, RIGHT, CLASS_LOSS = 0, 1, 2, 3
@@ -108,6 +110,55 @@ def tally_rows(
         bins[at, 1] += w * probability
         bins[at, 2] += w if is_hit else 0.0
         confidences[1 if hit else 0, _bin(confidence, n_widths)] += 1
+
+
+@kernel(
+    "in float64[:], in float64[:,:], in int64[:], in float64[:,:], in float64[:], in bool[:], "
+    "out float64[:,:], out float64[:,:], out int64[:]",
+    parallel=False,
+)
+def tally_classes(nll, probs, labels, targets, weights, counted, sums, bins, losses):
+    """Add rows whose classes are independent to the sums.
+
+    Parameters
+    ----------
+    nll, weights, counted, losses
+        As for :func:`tally_rows`.
+    probs : (n, K) float64
+    labels : (n,) int64
+        The only class with target 1; or (0,) if there are targets.
+    targets : (n, K) float64, or (0, K)
+        NaN where the target of a class is missing: then it isn't counted.
+    sums : (5, 2) float64
+        Indexed by WEIGHT, LOSS, BRIER, ENTRIES and INFINITE; each sum with its accumulated rounding error.
+    bins : (b, 3) float64
+        For each bin of probabilities of equal width: the weights of classes of rows, weighted probabilities, and
+        weighted targets.
+    """
+    n_bins = bins.shape[0]
+    for i in range(nll.shape[0]):
+        if not counted[i]:
+            continue
+        w = weights[i] if weights.shape[0] != 0 else 1.0
+        _add(sums, WEIGHT, w)
+        if nll[i] < np.inf:
+            _add(sums, LOSS, w * nll[i])
+        elif w != 0.0:
+            sums[INFINITE, 0] += 1.0
+        losses[int(min(10.0 * nll[i], losses.shape[0] - 1.0))] += 1
+        brier, entries = 0.0, 0
+        for j in range(probs.shape[1]):
+            y = targets[i, j] if targets.shape[0] != 0 else np.float64(labels[i] == j)
+            if y == y:
+                p = probs[i, j]
+                brier += (p - y) * (p - y)
+                entries += 1
+                at = _bin(p, n_bins)
+                bins[at, 0] += w
+                bins[at, 1] += w * p
+                bins[at, 2] += w * y
+        _add(sums, BRIER, w * brier)
+        _add(sums, ENTRIES, w * entries)
 
 
 @kernel(

@@ -122,7 +122,11 @@ def _provenance(job: Job, files: Sequence[InputFile], command: str) -> dict[str,
     if "sample" in job.outputs:
         options["seed"] = job.options.seed
     if not job.options.is_usual:
-        options |= {"activation": job.options.activation, "loss": job.options.loss_name}
+        options |= {"activation": job.options.activation_name, "loss": job.options.loss_name}
+    if job.options.label_format is not None:
+        options["label_format"] = job.options.label_format
+    if job.pos_weights is not None:
+        options["pos_weight"] = job.pos_weights.tolist()
     if job.options.scale is not None:
         options |= {"scale": job.options.scale, "bias": job.options.bias}
     if job.nesting is not None:

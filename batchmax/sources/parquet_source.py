@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import plan_scoring
+from batchmax.columns.label_lists import first_rows_of
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
@@ -154,6 +155,10 @@ class ParquetSource:
         check_agreement(self.files, schemas, union, self.job, options, folder_columns, self._first_length)
         self._add_notes(union)
         self._groups = GroupReader(self.job, folder_columns, self.read_statistics)
+        if self.job.is_undecided:
+            with schema_errors(self.files[0].path):
+                self.job = self.job.with_label_format(first_rows_of(self._label_batches()))
+            self._groups = GroupReader(self.job, folder_columns, self.read_statistics)
 
     def _open_in_dataset(self, dataset: DatasetInfo) -> None:
         """Read the files with the columns of the larger set that they belong to."""
@@ -207,6 +212,14 @@ class ParquetSource:
             if batch is not None:
                 return self.partitions.added(batch, number, names)
         return None
+
+    def _label_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the labels of all rows."""
+        names = self.job.label_columns
+        stored = [name for name in names if name not in self.partitions.names]
+        for number, file in enumerate(self.files):
+            for batch in self._groups.row_batches(file, stored):
+                yield self.partitions.added(batch, number, names)
 
     def group_rows(self) -> list[list[int]]:
         """Return the number of rows of each row group of each file."""

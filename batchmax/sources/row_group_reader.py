@@ -266,6 +266,10 @@ class GroupReader:
 
     def first_rows(self, file: InputFile, names: Sequence[str]) -> pa.RecordBatch | None:
         """Return some columns of the first rows of a file, fewer rows if these are large; None without rows."""
+        return next(self.row_batches(file, names), None)
+
+    def row_batches(self, file: InputFile, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of all rows of a file, in batches of up to 1,024 rows, fewer if these are large."""
         int96 = file.read_as_stored(file.int96_columns)
         with read_errors(file.path), self._column_errors(), file.opened() as opened:
             for group in range(opened.parquet.num_row_groups):
@@ -276,10 +280,8 @@ class GroupReader:
                         break
                     rows //= 4
                 budget = DecodeBudget(opened, group, names, self._limit)
-                batch = next(budget.batches(max(rows, 1), int96=int96), None)
-                if batch is not None:
-                    return file.conform(batch, names)
-        return None
+                for batch in budget.batches(max(rows, 1), int96=int96):
+                    yield file.conform(batch, names)
 
 
 def _with_matrices(reader: MatrixReader, batches: Iterator[pa.RecordBatch], job: Job) -> Iterator[RowChunk]:

@@ -181,6 +181,18 @@ class ProbabilityIntervals:
         least, most = (np.take_along_axis(side, at, axis=1)[:, 0] for side in picked.neg_log_probs)
         return least, most
 
+    def class_losses(self, on: Array, off: Array) -> Interval:
+        """Return the interval of each class's binary cross-entropy, (n, K).
+
+        ``on`` and ``off`` are the weights of -log p and of -log(1 - p), (n, K).
+        """
+        low, high = self.probs
+        least, most = self.neg_log_probs
+        with np.errstate(divide="ignore"):
+            least_off, most_off = -np.log1p(-low), -np.log1p(-high)
+        least_off, most_off = least_off * (1 - ROUNDING), most_off * (1 + ROUNDING)
+        return _products(on, least) + _products(off, least_off), _products(on, most) + _products(off, most_off)
+
     def entropy(self) -> Interval:
         """Return the interval of each row's entropy."""
         low, high = self.probs
@@ -218,6 +230,13 @@ class ProbabilityIntervals:
         return np.maximum(lowest[:, 1] - highest[:, 0], 0.0), highest[:, 1] - lowest[:, 0]
 
 
+def sum_of(values: Array, accuracy: Accuracy) -> Interval:
+    """Return the interval of the sum of each row's exact values, given the written ones, (n, K); NaN adds nothing."""
+    error = _sum_error(values)
+    low, high = accuracy.around(np.where(np.isnan(values), 0.0, values))
+    return low.sum(axis=1) * (1 - error), high.sum(axis=1) * (1 + error)
+
+
 def outside(values: Array, low: Array, high: Array, accuracy: Accuracy) -> NDArray[np.bool_]:
     """Return which written values are wrong, given the intervals of the exact ones."""
     least, most = accuracy.around(values)
@@ -230,9 +249,14 @@ def _sum_error(terms: Array) -> float:
 
 
 def _dot(weights: Array, values: Array) -> Array:
-    with np.errstate(invalid="ignore"):
-        total: Array = np.where(weights == 0, 0.0, weights * values).sum(axis=1)
+    total: Array = _products(weights, values).sum(axis=1)
     return total
+
+
+def _products(weights: Array, values: Array) -> Array:
+    """Return the products; 0 times infinity is 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(weights == 0, 0.0, weights * values)
 
 
 def _entropy_terms(probs: Array) -> Array:

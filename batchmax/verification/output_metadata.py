@@ -40,7 +40,7 @@ COPIED_MEMBERS = ("classes", "n_classes", "outputs", "class_weights", "dtype")
 STORED_OPTIONS = tuple(name for name in OPTIONS_THAT_CHANGE_BYTES if name not in {"row_group_size", "compression"})
 """Names in ``options`` that every output has; how files are divided and compressed isn't checked."""
 
-OPTIONAL_OPTIONS = ("seed", "activation", "loss", "scale", "bias", "shift")
+OPTIONAL_OPTIONS = ("seed", "activation", "loss", "scale", "bias", "shift", "label_format", "pos_weight")
 """Names in ``options`` that only some outputs have."""
 
 
@@ -132,8 +132,10 @@ def _parsed(members: dict[str, Any]) -> OutputMetadata:
         layout=None if layout in {"large_list", "single"} else layout,
         **values,
     )
-    if options.class_weights is not None and len(options.class_weights) != members["n_classes"]:
-        raise JsonError("class_weights does not have one number per class")
+    for name in ("class_weights", "pos_weight"):
+        weights = getattr(options, name)
+        if weights is not None and len(weights) != members["n_classes"]:
+            raise JsonError(f"{name} does not have one number per class")
     nested = "shift" in stored
     return OutputMetadata(
         options=options,

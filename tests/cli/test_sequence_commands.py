@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchmax.cli.app import COMMANDS, group, main
-from tests.support.sequence_options import OPTIONS, OfSequences, OfTwoClasses, Refused, Same
+from tests.support.sequence_options import OPTIONS, Refused, Same
 
 CLASSES = ["a", "b", "c"]
 LENGTHS = [3, 1, 4, 2]
@@ -269,7 +269,7 @@ def test_options_of_sequences(name, option, meaning, inputs, tmp_path, capsys, m
         given = meaning.rows if kind == "r" and isinstance(meaning, Same) and meaning.rows else meaning.words
         words = words_of(name, kind, given, inputs, folder)
         code, found = run(words, capsys)
-        if isinstance(meaning, OfTwoClasses | (Refused if kind == "s" else OfSequences)):
+        if isinstance(meaning, Refused) and kind in meaning.kinds:
             assert code == 2, (words, found)
             assert meaning.message in found["error"]["what"], found
             assert list(folder.iterdir()) == [], option

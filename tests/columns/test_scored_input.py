@@ -194,31 +194,45 @@ def test_distributions_of_other_activations_are_read(activation, columns, tmp_pa
         batchmax.calibrate(str(path))
 
 
-@pytest.mark.parametrize("columns", [None, "*"])
-def test_sigmoid_is_refused_until_it_can_be_evaluated(columns, tmp_path):
+SIGMOID = pa.table({"logits": [[0.0, 1.0], [0.0, -1.0], [0.0, 2.0]], "label": [1, 0, 0]})
+# Of each class: log(1 + exp(-z)) if it is the label, log(1 + exp(z)) if it isn't.
+SIGMOID_LOSS = np.mean([math.log1p(math.exp(s)) + math.log(2) for s in (-1.0, -1.0, 2.0)])
+
+
+def test_probabilities_of_sigmoid_are_refused(tmp_path):
     """All commands refuse outputs of sigmoid as distributions; the error names the column of losses."""
-    rows = pa.table({"logits": [[0.0, 1.0], [0.0, -1.0], [0.0, 2.0]], "label": [1, 0, 0]})
-    path = tmp_path / "s.parquet"
-    said = batchmax.score(rows, path, activation="sigmoid", columns=columns)
-    # Of each class: log(1 + exp(-z)) if it is the label, log(1 + exp(z)) if it isn't.
-    expected = np.mean([math.log1p(math.exp(s)) + math.log(2) for s in (-1.0, -1.0, 2.0)])
-    assert said.mean_loss == pytest.approx(expected)
-    page = tmp_path / "r.html"
+    path, page, first = tmp_path / "s.parquet", tmp_path / "r.html", tmp_path / "first.parquet"
+    assert batchmax.score(SIGMOID, path, activation="sigmoid").mean_loss == pytest.approx(SIGMOID_LOSS)
     for run in (
         *(READERS[name] for name in READERS if name != "score_batch"),
-        lambda src: batchmax.compare(rows, src),
+        lambda src: batchmax.compare(SIGMOID, src),
         lambda src: batchmax.report(src, page),
         lambda src: batchmax.score(src, tmp_path / "again.parquet"),
         lambda src: batchmax.evaluate(src, logits="probs"),
         lambda src: batchmax.evaluate(src, logits="probs", input="probs"),
         lambda src: batchmax.evaluate(pq.read_table(src)),
-        lambda src: batchmax.evaluate([write(tmp_path / "first.parquet", if_exists="overwrite", columns=columns), src]),
+        lambda src: batchmax.evaluate([write(first, if_exists="overwrite"), src]),
     ):
         with pytest.raises(UsageError, match=r"--activation sigmoid .* the losses are in column 'loss'"):
             run(str(path))
-    if columns == "*":
-        plain = batchmax.evaluate(rows)
-        assert batchmax.evaluate(str(path), logits="logits").mean_loss == plain.mean_loss
+
+
+def test_logits_in_outputs_of_sigmoid_are_read_with_sigmoid(tmp_path):
+    """If an output of sigmoid has the logits, ``score`` and ``evaluate`` compute sigmoid; others refuse it."""
+    path = str(tmp_path / "s.parquet")
+    batchmax.score(SIGMOID, path, activation="sigmoid", columns="*")
+    for given in ({}, {"logits": "logits"}):
+        assert batchmax.evaluate(path, **given).mean_loss == pytest.approx(SIGMOID_LOSS)
+        again = batchmax.score(path, tmp_path / "again.parquet", prefix="p_", if_exists="overwrite", **given)
+        assert again.mean_loss == pytest.approx(SIGMOID_LOSS)
+    for run in (batchmax.calibrate, lambda src: batchmax.worst_rows(src, 3), lambda src: batchmax.compare(src, src)):
+        with pytest.raises(UsageError, match=r"--activation sigmoid .* the losses are in column 'loss'"):
+            run(path)
+    plain = batchmax.evaluate(SIGMOID).mean_loss
+    assert batchmax.evaluate(path, logits="logits", activation="softmax").mean_loss == pytest.approx(plain)
+    first = write(tmp_path / "first.parquet", if_exists="overwrite", columns="*")
+    with pytest.raises(UsageError, match=r"s\.parquet: the activation is sigmoid, but softmax in"):
+        batchmax.evaluate([first, path])
 
 
 def test_files_that_hold_different_things_are_refused(tmp_path):

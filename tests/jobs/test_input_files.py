@@ -11,12 +11,12 @@ import pytest
 import batchmax
 from batchmax import BadRowError, DataError, UsageError
 from batchmax.jobs.score import score
-from batchmax.outputs import OUTPUTS
 from tests.support.files import group_sizes, names_in
 from tests.support.layouts import digits
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.rows import lists, some_logits, table_of
 
-ALL = tuple(OUTPUTS)
+ALL = SOFTMAX_OUTPUTS
 
 
 def test_names_with_dots_are_names(tmp_path):

@@ -16,26 +16,11 @@ class Same:
 
 @dataclass(frozen=True)
 class Refused:
-    """Sequences refuse the option, rows accept it."""
+    """Sequences (``s``), rows (``r``) or both refuse the option."""
 
     words: str
     message: str
-
-
-@dataclass(frozen=True)
-class OfTwoClasses:
-    """Both refuse the option, because there are three classes."""
-
-    words: str
-    message: str
-
-
-@dataclass(frozen=True)
-class OfSequences:
-    """Rows refuse the option, sequences accept it."""
-
-    words: str
-    message: str
+    kinds: str = "s"
 
 
 @dataclass(frozen=True)
@@ -53,9 +38,10 @@ READ = {
 }
 LABELS = {
     "--label": Same("--label second"),
+    "--label-format": Refused("--label-format khot", "these are not lists of integers", "sr"),
     "--classes": Same("--label name --classes a,b,c"),
     "--ignore-index": Same("--ignore-index 1 --on-bad-row null"),
-    "--shift": OfSequences("--shift", "the rows aren't sequences"),
+    "--shift": Refused("--shift", "the rows aren't sequences", "r"),
 }
 SCALE = {
     "--temperature": Same("--temperature 2"),
@@ -78,7 +64,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | RUN
     | CARRIED
     | {
-        "--bytes": OfSequences("--bytes size", "the rows aren't sequences"),
+        "--bytes": Refused("--bytes size", "the rows aren't sequences", "r"),
         "--activation": Same("--activation taylor"),
         "--loss": Same("--activation sigmoid --loss mse"),
         "--outputs": Same(
@@ -87,6 +73,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--top-k": Same("--top-k 2"),
         "--seed": Other("--outputs sample --seed 3"),
         "--class-weights": Same("--class-weights {weights.txt}"),
+        "--pos-weight": Same("--activation sigmoid --pos-weight {weights.txt}"),
         "--label-smoothing": Same("--label-smoothing 0.1"),
         "--out": Same("-o {out}"),
         "--layout": Same("--layout fixed"),
@@ -105,20 +92,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "inspect": READ
     | {name: LABELS[name] for name in ("--label", "--classes")}
+    | {"--label-format": Other("--label-format khot")}
     | {"--ignore-index": Same("--ignore-index -100"), "--shift": Other("--shift")}
     | {name: SCALE[name] for name in ("--temperature", "--input", "--beta")}
     | LOUD,
     "show": READ
     | LABELS
     | {
-        "--shift": OfSequences("--row 0 --token 0 --shift", "rows aren't sequences"),
+        "--shift": Refused("--row 0 --token 0 --shift", "rows aren't sequences", "r"),
         "--ignore-index": Same("--ignore-index 1"),
     }
     | SCALE
     | LOUD
     | {
         "--row": Same("--row 2 --token 1", "--row 5"),
-        "--token": OfSequences("--row 2 --token 1", "aren't sequences"),
+        "--token": Refused("--row 2 --token 1", "aren't sequences", "r"),
         "--worst": Same("--worst 4"),
         "--values": Other("--values 1,2"),
         "--limit": Same("--worst 3 --limit 2", "--worst 3 --limit 4"),
@@ -140,9 +128,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | RUN
     | BAD
     | {
-        "--bytes": OfSequences("--bytes size", "the rows aren't sequences"),
+        "--bytes": Refused("--bytes size", "the rows aren't sequences", "r"),
         "--sample-weight": Same("--sample-weight weight"),
-        "--positive": OfTwoClasses("--positive 1", "only one of two classes"),
+        "--positive": Refused("--positive 1", "only one of two classes", "sr"),
         "--bins": Same("--bins 4"),
         "--top-k": Same("--top-k 1,2"),
         "--by": Same("--by group"),
@@ -190,7 +178,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | BAD
     | CARRIED
     | {
-        "--positive": OfTwoClasses("--positive 1", "only one of two classes"),
+        "--positive": Refused("--positive 1", "only one of two classes", "sr"),
         "--bins": Same("--bins 4"),
         "--by": Same("--by group"),
         "--row": Same("--row 1", "--row 3"),
