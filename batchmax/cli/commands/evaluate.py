@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from batchmax.cli import options as shared
-from batchmax.cli.command import INPUT, RESULTS, make_command, option
-from batchmax.cli.completion import COLUMN
+from batchmax.cli.command import FILES, INPUT, RESULTS, choice, make_command, option
+from batchmax.cli.completion import COLUMN, PATH
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 
@@ -41,6 +41,26 @@ COMMON = (
     default_text="5",
 )
 @shared.bins
+@choice(
+    "--curves",
+    "METHOD",
+    ("exact", "binned", "none"),
+    RESULTS,
+    "How AUROC and average precision are computed",
+    more="binned uses 64 MiB, and gives bounds.",
+    default_text="exact; none for more than 100 classes",
+)
+@option(
+    "--max-fpr", RESULTS, "False positive rate up to which the partial AUROC is computed.", metavar="RATE", type=float
+)
+@option(
+    "--curves-out",
+    FILES,
+    "Parquet or CSV file for points of the ROC and of precision and recall.",
+    metavar="FILE",
+    type=PATH,
+    more="Up to 4,000 per class, with the counts of rows.",
+)
 @shared.out("Parquet file for the metrics, one row per group.", required=False)
 @shared.replace
 @shared.on_bad_row
