@@ -311,7 +311,7 @@ def test_a_full_disk_is_an_error(monkeypatch):
     """If there is no space for keys, the error says what to do."""
     monkeypatch.setattr(curves_module, "PROGRAM_BYTES", 1 << 60)
     monkeypatch.setattr("os.posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OutputError, match="No space left.*TMPDIR"):
+    with pytest.raises(OutputError, match=r"No space left.*TMPDIR"):
         batchmax.evaluate(table(*binary(1000)))
 
 
@@ -438,7 +438,7 @@ def test_the_file_of_points_is_checked_first(tmp_path):
     with pytest.raises(OutputError, match="exists"):
         batchmax.evaluate(rows, curves_out=str(out))
     batchmax.evaluate(rows, curves_out=str(out), if_exists="overwrite")
-    with pytest.raises(UsageError, match="curves.txt"):
+    with pytest.raises(UsageError, match=r"curves\.txt"):
         batchmax.evaluate(rows, curves_out=str(tmp_path / "curves.txt"))
     with pytest.raises(UsageError, match="curves are not exact"):
         batchmax.evaluate(rows, curves="binned", curves_out=str(out), if_exists="overwrite")

@@ -16,10 +16,10 @@ DISTRIBUTIONS = {
     "near powers": lambda random, n: (
         (np.uint64(1) << random.integers(0, 64, n, dtype=np.uint64)) + random.integers(0, 99, n, dtype=np.uint64)
     ),
-    "one": lambda random, n: np.full(n, 2**63, np.uint64),
+    "one": lambda _, n: np.full(n, 2**63, np.uint64),
     "two": lambda random, n: random.integers(0, 2, n, dtype=np.uint64) * np.uint64(2**64 - 1),
-    "ascending": lambda random, n: np.arange(n, dtype=np.uint64),
-    "descending": lambda random, n: np.arange(n, dtype=np.uint64)[::-1].copy(),
+    "ascending": lambda _, n: np.arange(n, dtype=np.uint64),
+    "descending": lambda _, n: np.arange(n, dtype=np.uint64)[::-1].copy(),
     "one outlier": lambda random, n: np.append(random.integers(0, 1000, n - 1, dtype=np.uint64), np.uint64(2**64 - 1)),
 }
 

@@ -75,7 +75,8 @@ def _areas(result: Any) -> list[tuple[str, str]]:
     names = {"auroc": "AUROC", "average_precision": "average precision", "partial_auroc": "partial AUROC"}
     values = [(name, text, getattr(result, name)) for name, text in names.items()]
     if result.task != "binary":
-        values = [(f"macro.{name}", f"macro {text}", result.macro[name]) for name, text, _ in values[:2]]
+        short = {"auroc": "macro AUROC", "average_precision": "macro AP"}
+        values = [(f"macro.{name}", text, result.macro[name]) for name, text in short.items()]
     shown = []
     for name, text, value in values:
         bounds = result.bounds.get(name)
