@@ -47,7 +47,7 @@ COMMON = (
     ("exact", "binned", "none"),
     RESULTS,
     "How AUROC and average precision are computed",
-    more="binned uses 64 MiB, and gives bounds.",
+    more="With binned, memory is 64 MiB, and bounds are given.",
     default_text="exact; none for more than 100 classes",
 )
 @option(
