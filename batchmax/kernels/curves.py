@@ -12,7 +12,8 @@ from batchmax.kernels.compiler.dispatch import kernel
 from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.compiler.intrinsics import bits_of, compiled
 from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
-from batchmax.kernels.softmax.softmax_float64 import add_exactly, block_count, block_rows
+from batchmax.kernels.softmax.softmax_float64 import add_exactly
+from batchmax.kernels.tiles import LANES
 
 PAIRS, AP, OTHER_AP, SUMS = 0, 1, 2, 3
 """Indices of the sums of :func:`curve_sums`."""
@@ -85,44 +86,50 @@ def log_odds(z, beta, out):
         masked classes, +inf if all others are masked.
     """
     n, k = z.shape
-    rows = block_rows(z)
-    for block in prange(block_count(z)):
+    for tile in prange((n + LANES - 1) // LANES):
         before = exchange_float_mode(STANDARD)
         terms = np.empty(k)
-        for i in range(block * rows, min(n, (block + 1) * rows)):
-            _log_odds_of_row(z, i, beta, terms, out)
+        found = np.empty((LANES, k))
+        first = tile * LANES
+        count = min(LANES, n - first)
+        for r in range(count):
+            _log_odds_of_row(z, first + r, beta, terms, found, r)
+        # Row by row, each number would be written far from the one before.
+        for j in range(k):
+            for r in range(count):
+                out[j, first + r] = found[r, j]
         exchange_float_mode(before)
 
 
 @compiled
-def _log_odds_of_row(z, i, beta, terms, out):
+def _log_odds_of_row(z, i, beta, terms, found, r):
     k = z.shape[1]
     best = 0
-    for j in range(1, k):
-        best = j if z[i, j] > z[i, best] else best
     second = -np.inf
-    for j in range(k):
-        second = z[i, j] if j != best and z[i, j] > second else second
-    for j in range(k):
-        out[j, i] = -np.inf
+    for j in range(1, k):
+        is_larger = z[i, j] > z[i, best]
+        second = max(second, z[i, best] if is_larger else z[i, j])
+        best = j if is_larger else best
     if second == -np.inf:
-        out[best, i] = np.inf
+        for j in range(k):
+            found[r, j] = np.inf if j == best else -np.inf
         return
     # The sum over all classes but the best, relative to the second best, is at least 1. It has its rounding errors, so
     # that it doesn't depend on the order of the classes.
+    for j in range(k):
+        terms[j] = shifted_exp(z[i, j], second, beta)
+    terms[best] = 0.0
     total = 0.0
     lost = 0.0
     for j in range(k):
-        terms[j] = shifted_exp(z[i, j], second, beta) if j != best else 0.0
         total, lost = add_exactly(total, lost, terms[j])
     m = z[i, best]
-    high, low = shifted_logit(second, m, beta)
-    out[best, i] = -high - (low + log1p((total - 1.0) + lost))
     factor = shifted_exp(second, m, beta)
     for j in range(k):
-        if j != best and z[i, j] != -np.inf:
-            high, low = shifted_logit(z[i, j], m, beta)
-            out[j, i] = high + (low - log1p(factor * ((total - terms[j]) + lost)))
+        high, low = shifted_logit(z[i, j], m, beta)
+        found[r, j] = high + (low - log1p(factor * ((total - terms[j]) + lost)))
+    high, low = shifted_logit(second, m, beta)
+    found[r, best] = -high - (low + log1p((total - 1.0) + lost))
 
 
 @kernel(
