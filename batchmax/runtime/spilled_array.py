@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class SpilledArray:
         self._memory = memory
         self._size = self._taken = 0
         self._descriptor: int | None = None
+        self._closer: weakref.finalize[[int], SpilledArray] | None = None
         self._map = _anonymous(FIRST_BYTES)
         self._whole: NDArray[Any] = np.frombuffer(self._map, self._dtype)
 
@@ -116,9 +118,9 @@ class SpilledArray:
         self._whole = np.empty(0, self._dtype)
         # The memory is unmapped once no view of it is left.
         self._map = _anonymous(mmap.PAGESIZE)
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._closer is not None:
+            self._closer()
+            self._closer = self._descriptor = None
 
     def _grow(self, needed: int) -> None:
         if self._descriptor is not None:
@@ -138,6 +140,7 @@ class SpilledArray:
         """Move to a file."""
         used = np.frombuffer(self._map, np.uint8)[: self._size * self._dtype.itemsize]
         self._descriptor = _unlinked_file()
+        self._closer = weakref.finalize(self, os.close, self._descriptor)
         self._replace(self._mapped(len(used) + FILE_STEP), used)
         self._memory.left += self._taken
         self._taken = 0

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,47 +15,16 @@ import batchmax
 from batchmax.cli.app import main
 from batchmax.errors import GateError, OutputError, UsageError
 from batchmax.evaluation.curves import curves as curves_module
+from batchmax.kernels.compiler import dispatch
+from batchmax.kernels.compiler.float_mode import STANDARD
+from tests.support.curve_rows import binary, exact_log_odds, several, table
 from tests.support.requirements import optional
+from tests.support.result_hashes import FLUSH
 
 metrics = optional("sklearn.metrics")
 near = lambda value: pytest.approx(value, abs=1e-12)
 
 LARGE = 3.4e38
-
-
-def binary(n, seed=0, dtype=np.float32, ties=None):
-    """Return logits, one per row, and labels that they predict; ``ties`` is the number of decimals."""
-    random = np.random.default_rng(seed)
-    z = random.normal(size=n) * 2 - 1
-    labels = (random.random(n) < 1 / (1 + np.exp(-z))).astype(np.int64)
-    return (z if ties is None else z.round(ties)).astype(dtype), labels
-
-
-def several(n, k, seed=0, dtype=np.float32, ties=None):
-    """Return logits of k classes and labels."""
-    random = np.random.default_rng(seed)
-    z = random.normal(size=(n, k)) * 2
-    labels = np.where(random.random(n) < 0.5, z.argmax(1), random.integers(0, k, n))
-    return (z if ties is None else z.round(ties)).astype(dtype), labels
-
-
-def table(logits, labels, weights=None):
-    """Return a table: a column of numbers, or of lists."""
-    kind = pa.from_numpy_dtype(logits.dtype)
-    rows = pa.array(logits, kind) if logits.ndim == 1 else pa.array(list(logits), pa.list_(kind))
-    columns = {"logit" if logits.ndim == 1 else "logits": rows, "label": pa.array(labels, pa.int64())}
-    return pa.table(columns if weights is None else columns | {"w": weights})
-
-
-def exact_log_odds(z):
-    """Return the log-odds of each class of rows of logits, (n, K), from float128 arithmetic, rounded to float64."""
-    wide = z.astype(np.longdouble)
-    found = np.empty(z.shape)
-    for k in range(z.shape[1]):
-        others = np.delete(wide, k, axis=1)
-        largest = others.max(axis=1, keepdims=True)
-        found[:, k] = wide[:, k] - (largest[:, 0] + np.log(np.exp(others - largest).sum(axis=1)))
-    return found
 
 
 def counted(scores, labels, weights=None):
@@ -307,6 +274,18 @@ def test_results_do_not_depend_on_threads_and_memory(threads, weighted, monkeypa
             assert getattr(found, name) == getattr(want, name)
 
 
+def test_subnormal_logits_are_distinct_if_a_library_flushes_them():
+    """Logits that the CPU would replace by zero, in the mode that some libraries set, keep their order."""
+    z = np.arange(-50, 50).astype(np.float32) * np.float32(1e-45)
+    labels = (np.arange(100) >= 50).astype(np.int64)
+    before = dispatch._exchange(STANDARD | FLUSH)
+    try:
+        found = batchmax.evaluate(table(z, labels))
+    finally:
+        dispatch._exchange(before)
+    assert (found.auroc, found.average_precision) == (1.0, 1.0)
+
+
 def test_a_full_disk_is_an_error(monkeypatch):
     """If there is no space for keys, the error says what to do."""
     monkeypatch.setattr(curves_module, "PROGRAM_BYTES", 1 << 60)
@@ -364,84 +343,6 @@ def test_bounds_of_averages():
     for name in ("auroc", "average_precision"):
         bounds = found.bounds[f"macro.{name}"]
         assert bounds["lower"] <= exact.macro[name] <= bounds["upper"] <= bounds["lower"] + 1e-3
-
-
-def interpolation_error(x, y, points):
-    """Return the largest distance of curve points from the lines between some of them, above or below.
-
-    Where a line is vertical, a point on it has the distance 0.
-    """
-    worst, at = 0.0, 0
-    for a, b in itertools.pairwise(points):
-        for i in range(a + 1, b):
-            if x[a] != x[b]:
-                line = y[a] + (y[b] - y[a]) * (x[i] - x[a]) / (x[b] - x[a])
-                worst = max(worst, abs(line - y[i]))
-        at = b
-    assert at == len(x) - 1
-    return worst
-
-
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-@pytest.mark.parametrize(("n", "ties", "weighted"), [(30, 0, False), (2000, 2, True), (200_000, None, False)])
-def test_points_are_exact_and_enough(n, ties, weighted, ending, tmp_path):
-    """Each point has the counts at its threshold, and lines between points are near all other points."""
-    z, labels = binary(n, ties=ties)
-    weights = np.random.default_rng(1).integers(1, 5, n) / 4 if weighted else np.ones(n)
-    out = tmp_path / f"curves.{ending}"
-    given = {"sample_weight": "w"} if weighted else {}
-    batchmax.evaluate(table(z, labels, weights), curves_out=str(out), **given)
-    rows = pq.read_table(out) if ending == "parquet" else pc.read_csv(out)
-    assert rows.column_names == ["class", "logit", "threshold", "tn", "fp", "fn", "tp"]
-    assert rows.num_rows <= 4000
-    points = rows.to_pylist()
-    first, *points = points
-    assert (first["logit"], first["threshold"], first["tp"], first["fp"]) == (None, None, 0, 0)
-    order = np.argsort(-z, kind="stable")
-    ends = np.flatnonzero(np.diff(z[order], append=np.nan) != 0)
-    tp, fp = (np.cumsum((weights * (labels == which))[order])[ends] for which in (1, 0))
-    scores = z[order][ends]
-    places = [int(np.flatnonzero(scores == np.float32(one["logit"]))[0]) for one in points]
-    for at, one in zip(places, points, strict=True):
-        assert (one["tp"], one["fp"]) == (near(tp[at]), near(fp[at]))
-        assert (one["fn"], one["tn"]) == (pytest.approx(tp[-1] - tp[at]), pytest.approx(fp[-1] - fp[at]))
-        assert one["threshold"] == pytest.approx(1 / (1 + math.exp(-one["logit"])), rel=1e-12)
-    recall, precision = tp / tp[-1], tp / (tp + fp)
-    assert interpolation_error(fp / fp[-1], recall, places) <= 0.001 + 1e-12
-    assert interpolation_error(recall, precision, places) <= 0.001 + 1e-12
-    assert places[0] == 0
-
-
-def test_points_of_several_classes(tmp_path):
-    """Each class has its points, under its name."""
-    z, labels = several(3000, 3)
-    out = tmp_path / "curves.parquet"
-    batchmax.evaluate(table(z, labels), curves_out=str(out), classes="cat,dog,owl")
-    rows = pq.read_table(out).to_pylist()
-    assert {one["class"] for one in rows} == {"cat", "dog", "owl"}
-    scores = exact_log_odds(z)
-    for at, name in enumerate(("cat", "dog", "owl")):
-        for one in [one for one in rows if one["class"] == name and one["logit"] is not None]:
-            is_positive = scores[:, at] >= one["logit"] - 1e-12
-            assert one["tp"] == np.count_nonzero(is_positive & (labels == at))
-            assert one["tn"] == np.count_nonzero(~is_positive & (labels != at))
-
-
-def test_the_file_of_points_is_checked_first(tmp_path):
-    """An existing file, another ending or curves that aren't exact are refused, and a gate writes nothing."""
-    rows = table(*binary(100))
-    out = tmp_path / "curves.csv"
-    with pytest.raises(GateError, match="auroc is"):
-        batchmax.evaluate(rows, curves_out=str(out), fail_if="auroc < 1")
-    assert not out.exists()
-    batchmax.evaluate(rows, curves_out=str(out))
-    with pytest.raises(OutputError, match="exists"):
-        batchmax.evaluate(rows, curves_out=str(out))
-    batchmax.evaluate(rows, curves_out=str(out), if_exists="overwrite")
-    with pytest.raises(UsageError, match=r"curves\.txt"):
-        batchmax.evaluate(rows, curves_out=str(tmp_path / "curves.txt"))
-    with pytest.raises(UsageError, match="curves are not exact"):
-        batchmax.evaluate(rows, curves="binned", curves_out=str(out), if_exists="overwrite")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from batchmax.evaluation.curves.exact_curve import Areas, ExactCurve, Points
 from batchmax.evaluation.metrics import RowMetrics
 from batchmax.evaluation.result import Evaluation
 from batchmax.jobs.row_batch import RowBatch
+from batchmax.jobs.threads import use_threads
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.spilled_array import SharedMemory, SpilledArray
 
@@ -81,7 +82,7 @@ class Curves:
         self._points: list[tuple[int, Points, Areas]] = []
         memory = max(0, job.options.memory_limit - PROGRAM_BYTES) // SHARE
         self._is_weighted = is_weighted
-        self._one: ExactCurve | BinnedCurve | None = None
+        self._one: ExactCurve | None = None
         self._many: list[BinnedCurve] = []
         self._rows: _StoredScores | None = None
         self._memory = SharedMemory(memory)
@@ -120,7 +121,8 @@ class Curves:
         """
         if self.method == "none":
             return
-        scores = self._scores.of(batch, some.counted)
+        with use_threads(self._job.options):
+            scores = self._scores.of(batch, some.counted)
         labels, weights, used = some.labels, some.weights, some.counted
         if self._positive is None and not used.all():
             labels, weights, used = labels[used], weights[used] if len(weights) else weights, used[used]
@@ -143,7 +145,8 @@ class Curves:
         result.notes += self.notes
         if self.method == "none":
             return
-        areas = list(self._areas())
+        with use_threads(self._job.options):
+            areas = list(self._areas())
         binary = areas[0] if self._positive is not None else None
         if binary is not None:
             result.auroc, result.average_precision = binary.auroc, binary.average_precision
@@ -179,7 +182,7 @@ class Curves:
             self._rows.close()
 
     def _exact_curves(self) -> Iterator[tuple[int, ExactCurve]]:
-        if isinstance(self._one, ExactCurve):
+        if self._one is not None:
             yield self._classes[0], self._one
         if self._rows is None:
             return
