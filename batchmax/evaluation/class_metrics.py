@@ -23,6 +23,9 @@ OF_CLASS = ("precision", "recall", "f1", "jaccard")
 OF_POSITIVE = ("prevalence", "precision", "recall", "specificity", "f1")
 """The metrics of the positive class of a binary task."""
 
+AREAS = ("auroc", "average_precision")
+"""The areas under the curves of each class, which also have averages; see :mod:`batchmax.evaluation.curves`."""
+
 OF_ALL = ("balanced_accuracy", "kappa", "mcc", "d2_log_loss")
 """The metrics of all classes together."""
 

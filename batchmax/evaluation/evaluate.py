@@ -16,6 +16,8 @@ from batchmax.columns.arrow import column_array, column_types
 from batchmax.columns.job import check_token_figures
 from batchmax.errors import GateError
 from batchmax.evaluation.class_metrics import ClassMetrics
+from batchmax.evaluation.curves.curves import CurveMethod, Curves
+from batchmax.evaluation.curves.points_file import PointsFile
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
@@ -59,6 +61,9 @@ def evaluate(
     top_k: int | Iterable[int] | None = None,
     sample_weight: str | None = None,
     by: str | Iterable[str] = (),
+    curves: CurveMethod | None = None,
+    max_fpr: float | None = None,
+    curves_out: str | None = None,
     fail_if: str | None = None,
     progress: Progress | None = None,
     **given: Any,
@@ -86,6 +91,13 @@ def evaluate(
         Column with a weight per row.
     by
         Columns to group rows by.
+    curves
+        How AUROC and average precision are computed: ``exact`` sorts the scores, ``binned`` counts them in 64 MiB and
+        gives bounds, ``none`` leaves both out. None: ``exact`` for up to 100 classes, otherwise ``none``.
+    max_fpr
+        False positive rate up to which ``partial_auroc`` is computed, above 0 and up to 1.
+    curves_out
+        Output file for points of the curves, Parquet or CSV, or None. ``if_exists`` applies to it too.
     fail_if
         Condition on the metrics, as for :func:`batchmax.score`; raises if it is true.
     progress
@@ -111,14 +123,19 @@ def evaluate(
     """
     options = resolve_options(InputOptions, options, given)
     gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)
-    job = _EvaluationPass(src, options, bins, positive, top_k, sample_weight, by, progress or Progress())
+    how: dict[str, Any] = {"method": curves, "max_fpr": max_fpr, "keeps_points": curves_out is not None}
+    job = _EvaluationPass(src, options, bins, positive, top_k, sample_weight, by, how, progress or Progress())
+    inputs, storage = [file.path for file in job.source.files], options.storage_options
+    points = None if curves_out is None else PointsFile(curves_out, if_exists, inputs, storage)
     if out is None:
-        return job.run(gate)
-    inputs = [file.path for file in job.source.files]
-    output = table_output(out, if_exists or "error", inputs, options.storage_options)
+        result = job.run(gate)
+        job.write_points(points)
+        return result
+    output = table_output(out, if_exists or "error", inputs, storage)
     with table_sink(output, job.schema) as sink:
         result = job.run(gate, sink.write)
         sink.write(job.table(result))
+        job.write_points(points)
         sink.publish()
     return result
 
@@ -133,6 +150,7 @@ class _EvaluationPass:
         top_k: int | Iterable[int] | None,
         sample_weight: str | None,
         by: str | Iterable[str],
+        curves: dict[str, Any],
         progress: Progress,
     ) -> None:
         self._started = time.monotonic()
@@ -144,6 +162,7 @@ class _EvaluationPass:
         job = self.source.job
         self._positive = positive_class(job, positive)
         self._is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
+        self._curves = Curves(job, self._positive, is_weighted=sample_weight is not None, **curves)
         if self._is_independent:
             check_independent(columns, top_k, job)
             self._counts: MetricSums | EntrySums = EntrySums(bins)
@@ -168,6 +187,11 @@ class _EvaluationPass:
         if len(self._groups) == 1:
             return self._groups[0].table()
         return metric_rows(result.as_dict() | {"slices": {group.name: group.metrics() for group in self._groups}})
+
+    def write_points(self, file: PointsFile | None) -> None:
+        """Write the points of the curves, if there is a file for them."""
+        if file is not None:
+            file.write(self._curves, self.source.job.classes)
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
         """Read every row; ``write`` receives groups that don't fit in memory."""
@@ -199,6 +223,7 @@ class _EvaluationPass:
             self._tally.add(status)
         elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
             counts.add(some)
+            self._curves.add(batch, some)
             self._count_in_groups(chunk, status, some)
 
     def _count_in_groups(self, chunk: Chunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
@@ -236,7 +261,6 @@ class _EvaluationPass:
             status_counts=named_counts(tally.row_statuses),
             files=[file.path for file in source.files],
             bytes_read=source.size or 0,
-            seconds=round(time.monotonic() - self._started, 3),
             unified=list(source.unified),
             notes=list(job.notes),
         )
@@ -259,6 +283,7 @@ class _EvaluationPass:
             wrong, right = counts.confidences.tolist()
             widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
             result.confidences = {"edges": widths, "right": right, "wrong": wrong}
+        self._curves.complete(result)
         for group in self._groups:
             listed = not group.given and len(group) <= MOST_LISTED
             result.slices[group.name] = group.metrics() if listed else []
@@ -271,4 +296,5 @@ class _EvaluationPass:
         for warning in result.warnings:
             self._progress.warn(warning)
         result.warnings[:0] = source.warnings
+        result.seconds = round(time.monotonic() - self._started, 3)
         return result

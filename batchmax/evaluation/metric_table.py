@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchmax.evaluation.class_metrics import AVERAGES, OF_ALL, OF_POSITIVE
+from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_POSITIVE
 
 SCHEMA = pa.schema({"scope": pa.string(), "name": pa.string(), "figure": pa.string(), "value": pa.float64()})
 HEADLINE = (
@@ -25,6 +25,8 @@ HEADLINE = (
     "accuracy",
     "perplexity",
     *OF_POSITIVE,
+    *AREAS,
+    "partial_auroc",
     *OF_ALL,
     "brier",
     "ece",
@@ -55,8 +57,9 @@ def _rows(result: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float 
     for k, value in result["top_k_accuracy"].items():
         yield "all", None, f"top_{k}_accuracy", value
     for one in result["per_class"]:
-        for figure in ("support", "predicted", "precision", "recall", "f1", "jaccard", "mean_loss"):
-            yield "class", str(one["class"]), figure, one[figure]
+        for figure in ("support", "predicted", "precision", "recall", "f1", "jaccard", *AREAS, "mean_loss"):
+            if figure in one:
+                yield "class", str(one["class"]), figure, one[figure]
     for one in result["bins"]:
         for figure in ("n_rows", "confidence", "accuracy"):
             yield "bin", f"{one['low']:g}-{one['high']:g}", figure, one[figure]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchmax import __version__
-from batchmax.evaluation.class_metrics import AVERAGES, OF_ALL, OF_CLASS, OF_POSITIVE
+from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_CLASS, OF_POSITIVE
 from batchmax.options.gates import NO_ROWS, Figure, figure, infinite_losses, without_loss
 from batchmax.results import CommandResult
 from batchmax.scoring.summary import TOKEN_FIELDS, without_text
@@ -51,11 +51,20 @@ class Evaluation(CommandResult):
         Specificity is the recall of the other class.
     balanced_accuracy, kappa, mcc, d2_log_loss
         As in scikit-learn, under these names: ``mcc`` is ``matthews_corrcoef``, ``kappa`` is ``cohen_kappa_score``.
+    auroc, average_precision, partial_auroc
+        Of the positive class of a binary task, otherwise None: areas under the ROC and under the steps of precision
+        against recall, as in scikit-learn. Rows are ordered by log-odds, or by the probabilities of scored files.
+        ``partial_auroc`` is standardized, up to the false positive rate ``max_fpr``.
+    curves, bounds
+        ``curves`` has the ``method`` of the areas. If it is ``binned``, ``bounds`` has by metric the ``lower`` and
+        ``upper`` bound of the exact value.
     macro, micro, weighted
         Averages over classes of precision, recall, F1 and Jaccard index. 0/0 of a class counts as 0; ``macro`` is over
-        the classes that are a label or a prediction of some row.
+        the classes that are a label or a prediction of some row. ``macro`` and ``weighted`` also have AUROC and average
+        precision of each class against the others, over the classes for which they are defined.
     per_class
-        Support, number of predictions, precision, recall, F1, Jaccard index and mean loss, in the order of the logits.
+        Support, number of predictions, precision, recall, F1, Jaccard index and mean loss, in the order of the logits;
+        with curves also AUROC and average precision.
         Recall is None for a class without rows, precision for a class that was never predicted; scikit-learn returns
         ``zero_division``.
     undefined
@@ -98,6 +107,9 @@ class Evaluation(CommandResult):
     recall: float | None = None
     specificity: float | None = None
     f1: float | None = None
+    auroc: float | None = None
+    average_precision: float | None = None
+    partial_auroc: float | None = None
     balanced_accuracy: float | None = None
     kappa: float | None = None
     mcc: float | None = None
@@ -106,6 +118,8 @@ class Evaluation(CommandResult):
     micro: dict[str, float | None] = field(default_factory=dict)
     weighted: dict[str, float | None] = field(default_factory=dict)
     undefined: list[dict[str, Any]] = field(default_factory=list)
+    curves: dict[str, str] = field(default_factory=dict)
+    bounds: dict[str, dict[str, float]] = field(default_factory=dict)
     brier: float | None = None
     ece: float | None = None
     mce: float | None = None
@@ -153,6 +167,8 @@ class Evaluation(CommandResult):
         too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
         largest = max(self.top_k_accuracy, key=int, default=None)
         no_positive = "" if self.task == "binary" else "there are more than two classes, so none is the positive one"
+        no_curves = "no curves are computed" if self.curves.get("method") == "none" else ""
+        no_area = no_loss, no_weight, no_classes, no_curves
         no_top_k = "no top-k accuracy is computed" if largest is None else ""
         return {
             "n_rows": figure(self.n_rows),
@@ -175,6 +191,21 @@ class Evaluation(CommandResult):
                 for average in AVERAGES
                 for name in OF_CLASS
             },
+            "auroc": figure(self.auroc, *no_area, no_positive, _lacking(self.auroc)),
+            "average_precision": figure(
+                self.average_precision, *no_area, no_positive, _lacking(self.average_precision)
+            ),
+            "partial_auroc": figure(
+                self.partial_auroc,
+                *(*no_area, no_positive, _lacking(self.auroc)),
+                "" if self.partial_auroc is not None else "no rate is given: --max-fpr",
+            ),
+            **{
+                f"{average}.{name}": figure(value, *no_area, _lacking(value))
+                for average in ("macro", "weighted")
+                for name in AREAS
+                for value in [getattr(self, average).get(name)]
+            },
             "ece": figure(self.ece, no_loss, no_weight, no_bins),
             "mce": figure(self.mce, no_loss, no_weight, no_bins),
             "rmsce": figure(self.rmsce, no_loss, no_weight, no_bins),
@@ -182,6 +213,11 @@ class Evaluation(CommandResult):
             "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
             "seconds": figure(self.seconds),
         }
+
+
+def _lacking(area: float | None) -> str:
+    """Return why an area isn't defined, or an empty string if it is."""
+    return "" if area is not None else "the labels lack a class"
 
 
 EVALUATION_GATES = tuple(Evaluation().metrics())

@@ -115,7 +115,10 @@ LACKING = {
 }
 """The metrics without a value, in situations in which most have one."""
 
-OF_TWO_CLASSES = {"prevalence", "precision", "recall", "specificity", "f1"}
+OF_TWO_CLASSES = {
+    *("prevalence", "precision", "recall", "specificity", "f1"),
+    *("auroc", "average_precision", "partial_auroc"),
+}
 """Metrics of the positive class; these rows have more than two classes."""
 
 COMMANDS = {

@@ -34,6 +34,7 @@ def show_evaluation(result: Any) -> None:
             ("accuracy", number(result.accuracy)),
             *tops,
             *([] if result.accuracy is None else _of_classes(result)),
+            *_areas(result),
             ("mean loss", number(result.mean_loss)),
             ("perplexity", number(result.perplexity)),
             *((name, number(value)) for name, value in bits if value is not None),
@@ -65,6 +66,24 @@ def _of_classes(result: Any) -> list[tuple[str, str]]:
     else:
         names.append(("macro F1", result.macro["f1"]))
     return [(name, number(value)) for name, value in names]
+
+
+def _areas(result: Any) -> list[tuple[str, str]]:
+    """Return the areas under curves, with their bounds."""
+    if result.curves["method"] == "none":
+        return []
+    names = {"auroc": "AUROC", "average_precision": "average precision", "partial_auroc": "partial AUROC"}
+    values = [(name, text, getattr(result, name)) for name, text in names.items()]
+    if result.task != "binary":
+        short = {"auroc": "macro AUROC", "average_precision": "macro AP"}
+        values = [(f"macro.{name}", text, result.macro[name]) for name, text in short.items()]
+    shown = []
+    for name, text, value in values:
+        bounds = result.bounds.get(name)
+        more = "" if bounds is None else f"  ({number(bounds['lower'])} to {number(bounds['upper'])})"
+        if value is not None or "partial" not in name:
+            shown.append((text, f"{number(value)}{more}"))
+    return shown
 
 
 def show_calibration(result: Any, out: str) -> None:
