@@ -3,6 +3,7 @@
 import numpy as np
 
 from batchmax.kernels.compiler.intrinsics import compiled
+from batchmax.kernels.compiler.simd import address, prefetch
 from batchmax.kernels.exp import log1p, shifted_logit
 from batchmax.statuses import Status
 
@@ -16,6 +17,18 @@ OK = int(Status.OK)
 
 SOME_TIE = 0.99
 """Below this sum of exponentials without one maximum, no second class has the maximum: it would add about 1."""
+
+
+NUMBERS_PER_LINE = 8
+"""Labels or losses in a cache line."""
+
+
+@compiled
+def prefetch_losses(labels, nll, start, end):
+    """Prefetch the labels and the memory of the losses of these rows; both arrays are (n, 1)."""
+    for r in range(start, end, NUMBERS_PER_LINE):
+        prefetch(address(labels, r), 0)
+        prefetch(address(nll, r), 0)
 
 
 @compiled
