@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from batchmax.evaluation.calibrate import calibrate as calibrate
     from batchmax.evaluation.comparison.compare import compare as compare
     from batchmax.evaluation.comparison.result import Comparison as Comparison
-    from batchmax.evaluation.evaluate import Evaluation as Evaluation
     from batchmax.evaluation.evaluate import evaluate as evaluate
+    from batchmax.evaluation.result import Evaluation as Evaluation
     from batchmax.evaluation.worst_rows import worst_rows as worst_rows
     from batchmax.functional.activations import activate as activate
     from batchmax.functional.activations import loss as loss
@@ -74,7 +74,8 @@ _NAMES = {
     "jobs.score_batch": ("score_batch",),
     "jobs.convert": ("convert",),
     "verification.verify": ("verify", "Verification"),
-    "evaluation.evaluate": ("evaluate", "Evaluation"),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.result": ("Evaluation",),
     "evaluation.calibrate": ("calibrate", "Calibration"),
     "evaluation.comparison.compare": ("compare",),
     "evaluation.comparison.result": ("Comparison",),

@@ -24,8 +24,8 @@ class Loss:
         Its number in the kernels.
     needs_class
         Whether it's defined for one label only, not for a target distribution.
-    has_weights
-        Whether class weights and label smoothing apply to it.
+    has_weights, has_smoothing, has_positive_weights
+        Whether class weights, label smoothing, and weights of the positive part of each class apply to it.
     is_bounded
         Whether it's finite for all probabilities.
     """
@@ -33,6 +33,8 @@ class Loss:
     number: int
     needs_class: bool = False
     has_weights: bool = False
+    has_smoothing: bool = False
+    has_positive_weights: bool = False
     is_bounded: bool = False
 
 
@@ -49,8 +51,8 @@ class Activation:
     losses
         The losses that can be combined with it, the default first.
     is_distribution
-        Whether the probabilities of a row sum to 1. Only then do log-probabilities, entropy, samples and the most
-        probable classes exist.
+        Whether the probabilities of a row sum to 1. Only then do a predicted class, its rank, log-probabilities,
+        entropy, samples and the most probable classes exist. If not, classes are independent: several can be right.
     is_log_linear
         Whether the log-probabilities are beta times the logits plus a number for each row. Only then are
         log-probabilities logits themselves: the softmax kernels apply to the logits, inputs can be probabilities,
@@ -71,19 +73,24 @@ class Activation:
         """The loss that is the negative log-likelihood of a row; it may not be one of ``losses``."""
         return "cross_entropy" if self.is_distribution else "binary_cross_entropy"
 
-    def supports(self, required: Literal["any", "distribution", "softmax"]) -> bool:
+    def supports(self, required: Literal["any", "distribution", "softmax", "independent"]) -> bool:
         """Return whether outputs exist that require this of the activation; see :class:`batchmax.outputs.Output`."""
-        return {"any": True, "distribution": self.is_distribution, "softmax": self.is_log_linear}[required]
+        return {
+            "any": True,
+            "distribution": self.is_distribution,
+            "softmax": self.is_log_linear,
+            "independent": not self.is_distribution,
+        }[required]
 
 
 _MSE = Loss(3, is_bounded=True)
 
 LOSSES: dict[LossName, Loss] = {
-    "cross_entropy": Loss(0, has_weights=True),
+    "cross_entropy": Loss(0, has_weights=True, has_smoothing=True),
     "hinge": Loss(1, needs_class=True),
     "squared_hinge": Loss(2, needs_class=True),
     "mse": _MSE,
-    "binary_cross_entropy": Loss(4),
+    "binary_cross_entropy": Loss(4, has_weights=True, has_positive_weights=True),
     "brier": _MSE,
 }
 """All losses, by name; ``brier`` is another name for ``mse``."""

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import plan_scoring
+from batchmax.columns.label_lists import FORMAT_ROWS
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError, UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
@@ -50,7 +51,8 @@ def score(
     dataset
         A ``ray.data.Dataset``. Logits may also be one-dimensional Ray tensors, such as those of
         ``ray.data.from_numpy``; their probabilities are lists. Planning takes the first row, so Ray computes this row
-        when the function is called.
+        when the function is called; and the first 1,000 rows if labels are lists of integers and ``label_format`` isn't
+        given.
     options
         Made by :func:`batchmax.score_options`. Alternatively, pass its keyword arguments directly. Options that need
         all rows or their numbers are refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``.
@@ -92,6 +94,8 @@ def score(
     check_cpus(num_cpus, where="num_cpus")
     first = _first_rows(dataset, options)
     job = plan_tasks(first.schema, options, first)
+    if job.is_undecided:
+        job = job.with_label_format(_first_labels(dataset, first.schema, options))
     return dataset.map_batches(
         score_block,
         fn_kwargs={
@@ -141,6 +145,13 @@ def _first_rows(dataset: Any, options: ScoreOptions) -> pa.RecordBatch:
     if not isinstance(schema, pa.Schema):
         raise DataError("the dataset has no rows, and its columns are not known", remedy="give it rows")
     return _batches(schema.empty_table(), schema, options)[0]
+
+
+def _first_labels(dataset: Any, schema: pa.Schema, options: ScoreOptions) -> pa.RecordBatch | None:
+    """Return the first rows, which decide what lists of integers contain; None if there are none."""
+    batches = dataset.limit(FORMAT_ROWS).iter_batches(batch_size=FORMAT_ROWS, batch_format="pyarrow")
+    table = next(iter(batches), None)
+    return None if table is None else _batches(table.combine_chunks(), schema, options)[0]
 
 
 def _is_sufficient(table: pa.Table, options: ScoreOptions) -> bool:

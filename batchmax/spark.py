@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 from batchmax.columns.arrow import column_path
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job, plan_scoring
+from batchmax.columns.label_lists import FORMAT_ROWS, first_rows_of
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.jobs.engine_task import check_options, plan_tasks, score_batches
@@ -51,7 +52,8 @@ def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     df
         A ``pyspark.sql.DataFrame``. Logits are an array, vectors of Spark ML (dense or sparse, converted to arrays of
         doubles), binary, or one column per class. For all but the last, unless ``n_classes`` is given, a Spark action
-        finds the first row that has logits.
+        finds the first row that has logits. Another takes the first 1,000 labels if they are lists of integers and
+        ``label_format`` isn't given.
     options
         Made by :func:`batchmax.score_options`. Alternatively, pass its keyword arguments directly. Options that need
         all rows or their numbers are refused: ``rejects``, ``fail_if``, ``limit`` and the output ``sample``. The layout
@@ -92,6 +94,8 @@ def score(df: Any, options: ScoreOptions | None = None, **given: Any) -> Any:
     schema = _arrow_schema(df.schema)
     found = find_logits(schema, options)
     job = plan_tasks(schema, options, None if found.n_classes else _first_rows(df, found))
+    if job.is_undecided:
+        job = job.with_label_format(_first_labels(df, job.label_columns))
     _warn_of_large_batches(df, job)
     names, output = df.columns, _spark_schema(df.schema, job)
     if any(character in name for name in names for character in ".`"):
@@ -171,6 +175,18 @@ def _first_rows(df: Any, found: LogitsColumn) -> pa.RecordBatch | None:
     top = next(field for field in df.columns if name == field or name.startswith(f"{field}."))
     batches = df.where(measure(rows) > 0).select(_quoted(top)).limit(1).toArrow().to_batches()
     return batches[0] if batches else None
+
+
+def _first_labels(df: Any, names: Sequence[str]) -> pa.RecordBatch | None:
+    """Return the labels of the first rows, which decide what lists of integers contain; None if there are none."""
+    if df.isStreaming:
+        raise UsageError(
+            "the rows of a stream aren't known before it runs, so the lists of labels can be K-hot or class indices",
+            where="--label-format",
+            remedy="give label_format",
+        )
+    tops = [field for field in df.columns if any(name == field or name.startswith(f"{field}.") for name in names)]
+    return first_rows_of(df.select(*map(_quoted, tops)).limit(FORMAT_ROWS).toArrow().to_batches(), names)
 
 
 def _column(schema: Any, name: str) -> Any:

@@ -76,9 +76,18 @@ find_labels = stack(
         INPUT,
         "Column of labels, or 'none'.",
         type=COLUMN,
-        more="Labels are class indices, class names or distributions. With 'none', labels aren't read. "
-        "Detected: label, else labels, else target.",
+        more="Labels are class indices, class names or distributions; of multi-label rows, lists, or one column per "
+        "class: a pattern, 'label_*'. With 'none', labels aren't read. Detected: label, else labels, else target.",
         default_text="detected",
+    ),
+    choice(
+        "--label-format",
+        "FORMAT",
+        get_args(input_options.LabelFormat),
+        INPUT,
+        "Content of lists of integers, the labels of multi-label rows",
+        more="With khot, a list has a 0 or 1 for each class; with indices, it lists the right classes.",
+        default_text="by the first rows",
     ),
     option(
         "--classes",
@@ -94,6 +103,7 @@ find_labels = stack(
         INPUT,
         "Label of rows that have no loss and don't count in means.",
         type=int,
+        more="Of multi-label rows, the label of classes that have no loss.",
         default_text="-100",
     ),
     option(
@@ -160,6 +170,7 @@ by = option(
 )
 
 bins = option("--bins", RESULTS, "Number of confidence bins for calibration errors.", type=int, default=15)
+positive = option("--positive", INPUT, "Positive class of two.", metavar="NAME", default_text="the second")
 
 
 def layout(text: str, **attributes: Any) -> Callable[[F], F]:

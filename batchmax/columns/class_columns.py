@@ -21,6 +21,17 @@ LABEL_NAMES = ("label", "labels", "target")
 NARROWER = "give a narrower pattern, as in --logits 'logit_[0-9]*'"
 
 
+def is_pattern(name: str) -> bool:
+    """Return whether a name is a pattern with ``*``, ``?`` or ``[…]``."""
+    return any(wildcard in name for wildcard in "*?[")
+
+
+def pattern_suffixes(pattern: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the parts in which the names that match a pattern differ."""
+    opening, closing = re.split(r"[*?\[]", pattern)[0], re.split(r"[*?\]]", pattern)[-1]
+    return tuple(name[len(opening) : len(name) - len(closing)] for name in names)
+
+
 def matching_columns(pattern: str, types: dict[str, pa.DataType]) -> list[str]:
     """Return the columns whose names match a pattern."""
     # Structs are matched by their fields: a pattern for fields often matches the struct as well.
@@ -64,8 +75,7 @@ def columns_by_pattern(schema: pa.Schema, pattern: str, names: Sequence[str], op
     UsageError
         The columns can't be the classes: their types or numbers don't fit together.
     """
-    opening, closing = re.split(r"[*?\[]", pattern)[0], re.split(r"[*?\]]", pattern)[-1]
-    suffixes = [name[len(opening) : len(name) - len(closing)] for name in names]
+    suffixes = pattern_suffixes(pattern, names)
     _check_alike(names, suffixes, column_types(schema))
     return class_columns(schema, names, suffixes, options)
 

@@ -19,9 +19,10 @@ from batchmax.columns.class_columns import (
     class_names_of_pattern,
     columns_by_names,
     columns_by_pattern,
+    is_pattern,
     matching_columns,
 )
-from batchmax.columns.logits_layout import NAME_ANOTHER, LogitsColumn, computed_in, list_column, one_logit, token_type
+from batchmax.columns.logits_layout import NAME_ANOTHER, LogitsColumn, computed_in, list_column, token_type
 from batchmax.columns.scored_input import KINDS, as_written, check_unasked
 from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind
@@ -54,7 +55,7 @@ def find_logits(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
         if name in types:
             reason = "named with --logits" if given.logits else "which score wrote" if options.logits else "by its name"
             found = _one_column(schema, name, options, reason)
-        elif any(wildcard in name for wildcard in "*?["):
+        elif is_pattern(name):
             found = _by_pattern(schema, name, options)
         elif "," in name:
             names = [one.strip() for one in name.split(",")]
@@ -91,7 +92,7 @@ def _held_by_name(found: LogitsColumn, options: ScoreOptions) -> InputKind:
     """Return what columns hold by their names; logits unless the names say otherwise."""
     if found.layout == "wide":
         pattern = options.logits or ""
-        return next((kind for name, kind in KINDS.items() if pattern.startswith(f"{name[:-1]}_")), "logits")
+        return next((kind for name, kind in KINDS.items() if f"{pattern}_".startswith(f"{name[:-1]}_")), "logits")
     return KINDS.get(found.names[0].rpartition(".")[2], "logits")
 
 
@@ -99,11 +100,9 @@ def _one_column(schema: pa.Schema, name: str, options: ScoreOptions, reason: str
     check_unique(schema, name)
     arrow_type = column_types(schema)[name]
     if computed_in(plain_type(arrow_type)) is not None:
-        # A single column of numbers is a wide layout with one class.
         found = class_columns(schema, [name], ["0"], options)
-        if options.logits is None:
-            raise one_logit(found, schema)
-        return found
+        what = f"column {name!r} ({type_text(arrow_type)})"
+        return replace(found, why=f"{what}, {reason}")
     of_token = token_type(arrow_type) if "." not in name or name in schema.names else None
     found = list_column(name, of_token or arrow_type, options.logits_dtype)
     what = f"column {name!r} ({type_text(arrow_type)})"

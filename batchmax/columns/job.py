@@ -6,7 +6,6 @@ schemas, not data.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,17 +16,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS, LOSSES
+from batchmax.columns.carried_columns import carried_columns
+from batchmax.columns.class_names import check_classes, find_classes, weights_of_classes
 from batchmax.columns.find_logits import find_logits
-from batchmax.columns.labels import LabelColumn, check_classes, find_classes, find_label
+from batchmax.columns.label_column import LABEL_SETS, LabelColumn
+from batchmax.columns.label_lists import FORMAT_ROWS, FORMAT_TEXTS, decide_format, with_kind
+from batchmax.columns.labels import find_label
 from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn, OutputLayout, one_logit
 from batchmax.columns.result_arrays import STATUS_TYPE, matrix_fields
 from batchmax.columns.scored_input import as_written
 from batchmax.columns.sequences import Nesting, find_sequences, row_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.options.gates import LABEL_FIGURES, SCORE_FIGURES, TOKEN_FIGURES, Gate
-from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS, column_name, top_k_outputs
-from batchmax.runtime.text import close_match, quantity
+from batchmax.options.score_options import ScoreOptions, binary_options
+from batchmax.outputs import CLASS_OUTPUTS, FLOAT_OUTPUTS, OUTPUTS, column_name, top_k_outputs
+from batchmax.runtime.text import quantity
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,7 @@ class Job:
     dtype: np.dtype[Any]
     loss_dtype: np.dtype[Any]
     class_weights: NDArray[np.float64] | None
+    pos_weights: NDArray[np.float64] | None
     carried: pa.Schema
     computed: pa.Schema
     notes: tuple[str, ...]
@@ -61,6 +65,11 @@ class Job:
         return pa.schema([*self.carried, *self.computed])
 
     @property
+    def n_logits(self) -> int:
+        """The number of logits that a row has: the number of classes, or 1."""
+        return self.logits.width(self.n_classes)
+
+    @property
     def row_bytes(self) -> int:
         """The bytes of one row of logits in the type that is computed in."""
         return self.n_classes * self.logits.dtype.itemsize
@@ -69,20 +78,53 @@ class Job:
     def result_bytes(self) -> int:
         """The approximate bytes of one row of results: matrices as computed, and as written if the type differs."""
         matrices = sum(OUTPUTS[name].kind == "matrix" for name in self.outputs)
-        if not ACTIVATIONS[self.options.activation].is_log_linear:
+        if not ACTIVATIONS[self.options.activation_name].is_log_linear:
             matrices += 2
+        if self.label is not None and self.label.is_multi_label:
+            matrices += 1
         written = 0 if self.dtype == self.logits.dtype else self.dtype.itemsize
         name = 4 if self.classes is None else sum(map(len, self.classes)) // len(self.classes) + 4
         top_k = (name + 16 + self.dtype.itemsize) * (self.options.top_k or 0) + name
+        if "preds" in self.outputs:
+            top_k += (name + 2) * self.n_classes
         return matrices * self.n_classes * (self.logits.dtype.itemsize + written) + 8 * len(self.outputs) + top_k
 
     @property
     def columns_read(self) -> tuple[str, ...]:
         """The names of the columns that are read, dotted if nested."""
-        names = [*self.logits.names, *([self.label.name] if self.label else []), *self.carried.names]
+        names = [*self.logits.names, *self.label_columns, *self.carried.names]
         if self.options.bytes is not None:
             names.append(self.options.bytes)
         return tuple(dict.fromkeys(names))
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of labels, dotted if nested; none without labels."""
+        return () if self.label is None else self.label.names
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the first rows must decide what the labels contain; see :meth:`with_label_format`."""
+        return self.label is not None and self.label.kind == "integers"
+
+    def with_label_format(self, first_rows: pa.RecordBatch | None) -> Job:
+        """Return the job with the format of its lists of integers decided; unchanged if it is known already.
+
+        ``first_rows`` has the first 1,000 rows of the whole input, or all if there are fewer; None if there are none.
+
+        Raises
+        ------
+        UsageError
+            The rows can be read both ways.
+        """
+        if self.label is None or not self.is_undecided:
+            return self
+        found = decide_format(first_rows, self.label, self.n_classes, self.options.ignore_index)
+        label = with_kind(self.label, found)
+        note = f"label format: {FORMAT_TEXTS[found]}, as in the first {FORMAT_ROWS:,} rows"
+        notes = [f"labels: {label.why}" if one.startswith("labels: ") else one for one in self.notes]
+        options = replace(self.options, label_format=found)
+        return replace(self, label=label, options=options, notes=(*notes, note))
 
     def can_exclude(self, name: str) -> bool:
         """Return whether ``--exclude`` leaves out a column: no option names it, and it is only copied."""
@@ -91,7 +133,7 @@ class Job:
     @property
     def columns_computed_on(self) -> frozenset[str]:
         """The columns of logits, labels and ``--bytes``, and the top-level columns that contain them."""
-        names = [*self.logits.names, *([self.label.name] if self.label else []), self.options.bytes or ""]
+        names = [*self.logits.names, *self.label_columns, self.options.bytes or ""]
         return frozenset(part for name in names for part in (name, name.split(".")[0]))
 
     @property
@@ -142,16 +184,21 @@ def plan_scoring(
     options = replace(options, input=logits.holds)
     whole, nesting = schema, find_sequences(schema, options, logits)
     schema = schema if nesting is None else nesting.schema
+    n_classes = logits.n_classes or first_length
+    if not n_classes:
+        raise DataError("no row has logits, so the number of classes is unknown", remedy="give it: --n-classes N")
+    if n_classes == 1:
+        logits, n_classes = one_logit(logits), 2
+        options = binary_options(options)
+    classes, classes_from = find_classes(schema, options, logits)
+    check_classes(classes, n_classes, classes_from)
+    label = find_label(schema, options, classes, n_classes, logits.suffixes)
+    options = _with_activation(options, label, nesting)
     dtype = np.dtype(options.dtype or logits.dtype)
     if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
         # Logarithms of probabilities and scaled logits need more digits than the input has. Activations and losses
         # other than the defaults are always computed in float64.
         logits = replace(logits, dtype=np.dtype(np.float64))
-    n_classes = logits.n_classes or first_length
-    if not n_classes:
-        raise DataError("no row has logits, so the number of classes is unknown", remedy="give it: --n-classes N")
-    if n_classes == 1:
-        raise one_logit(logits, schema)
     fitted = options.calibrated_classes or (n_classes if options.scale is None else len(options.scale))
     if fitted != n_classes:
         raise UsageError(
@@ -159,11 +206,8 @@ def plan_scoring(
             where="--calibration",
             remedy="use a calibration that was fitted to logits of this model",
         )
-    classes, classes_from = find_classes(schema, options, logits)
-    check_classes(classes, n_classes, classes_from)
-    label = find_label(schema, options, classes)
     notes = [f"logits: {logits.why}, {quantity(n_classes, 'class')}", *([assumed] if assumed else [])]
-    outputs = _choose_outputs(options, label)
+    outputs = _choose_outputs(options, label, nesting)
     if label is not None and label.kind == "distribution" and LOSSES[options.loss_name].needs_class:
         raise UsageError(
             f"{options.loss_name} needs class labels, and column {label.name!r} holds distributions",
@@ -195,8 +239,9 @@ def plan_scoring(
         layout=options.layout or logits.output_layout,
         dtype=dtype,
         loss_dtype=np.dtype(np.promote_types(dtype, np.float32)),
-        class_weights=_class_weights(options, classes, n_classes),
-        carried=_carried(whole, options, logits),
+        class_weights=weights_of_classes(options.class_weights, classes, n_classes, "--class-weights"),
+        pos_weights=weights_of_classes(options.pos_weight, classes, n_classes, "--pos-weight"),
+        carried=carried_columns(whole, options, logits),
         computed=pa.schema([]),
         notes=tuple(notes),
         nesting=nesting,
@@ -220,7 +265,8 @@ def computed_fields(name: str, job: Job) -> list[pa.Field]:
     """Return the fields of one output, several if wide; for sequences, those of a token without a prefix."""
     prefix = "" if job.nesting is not None else job.options.prefix
     if name in OUTPUTS and OUTPUTS[name].kind == "matrix":
-        return matrix_fields(name, job.n_classes, job.layout, job.dtype, job.logits.suffixes, prefix)
+        dtype = job.loss_dtype if name in FLOAT_OUTPUTS else job.dtype
+        return matrix_fields(name, job.n_classes, job.layout, dtype, job.logits.suffixes, prefix)
     return [pa.field(prefix + name, output_type(name, job.dtype, has_names=job.classes is not None))]
 
 
@@ -235,6 +281,7 @@ def output_type(name: str, dtype: np.dtype[Any], *, has_names: bool) -> pa.DataT
         "float": pa.from_numpy_dtype(np.promote_types(dtype, np.float32)),
         "int32": label if name in CLASS_OUTPUTS else pa.int32(),
         "bool": pa.bool_(),
+        "classes": pa.list_(label),
         "status": STATUS_TYPE,
     }
     return types[OUTPUTS[name].kind]
@@ -257,6 +304,28 @@ def _assumed(logits: LogitsColumn, *, is_written: bool) -> str:
     if is_written:
         return f"input: {names} {INPUT_TEXTS[logits.holds]}, which score wrote"
     return f"input: {names} {INPUT_TEXTS[logits.holds]}, by the name; if they are logits: --input logits"
+
+
+def _with_activation(options: ScoreOptions, label: LabelColumn | None, nesting: Nesting | None) -> ScoreOptions:
+    """Return the options with sigmoid as the activation if the type of the labels determines it.
+
+    Raises
+    ------
+    UsageError
+        Sequences can't have such labels, or the options don't suit the activation.
+    """
+    if label is not None and label.kind in LABEL_SETS and nesting is not None:
+        raise UsageError(
+            f"{label.why}: tokens of sequences can't have several labels",
+            where="--label",
+            remedy="name a column with one label per token, or use no labels: --label none",
+        )
+    is_given = options.activation is not None
+    if is_given or label is None or label.kind not in LABEL_SETS:
+        # Options that suit only the labels of multi-label rows are checked again.
+        return options if is_given else replace(replace(options, activation="softmax"), activation=None)
+    label_format = "indices" if label.kind == "indices" else options.label_format
+    return replace(options, activation="sigmoid", label_format=label_format)
 
 
 def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None) -> bool:
@@ -288,10 +357,12 @@ def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | No
             raise gate.unknown(name, "the number of bytes is unknown", remedy)
 
 
-def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[str, ...]:
+def _choose_outputs(options: ScoreOptions, label: LabelColumn | None, nesting: Nesting | None) -> tuple[str, ...]:
     if options.outputs is None:
         return ("probs", "loss") if label is not None else ("probs",)
     for name in options.outputs:
+        if nesting is not None and OUTPUTS[name].of == "independent":
+            raise UsageError(f"tokens of sequences have no {name}", where="--outputs", remedy="leave it out")
         if not OUTPUTS[name].needs_label:
             continue
         if label is None:
@@ -300,80 +371,10 @@ def _choose_outputs(options: ScoreOptions, label: LabelColumn | None) -> tuple[s
                 where="--outputs",
                 remedy="name the label column: --label NAME",
             )
-        if name != "loss" and label.kind == "distribution":
+        if OUTPUTS[name].of != "independent" and name != "loss" and label.kind == "distribution":
             raise UsageError(
                 f"{name} needs class labels, and column {label.name!r} holds distributions",
                 where="--outputs",
                 remedy=f"leave {name} out, or choose another label column: --label NAME",
             )
     return options.outputs
-
-
-def _carried(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> pa.Schema:
-    wanted = options.columns
-    known = set(schema.names)
-    for option, names in (("--columns", wanted or ()), ("--exclude", options.exclude)):
-        for name in names:
-            if name not in known and not (name == "*" and option == "--columns"):
-                raise UsageError(
-                    f"there is no column {name!r}",
-                    where=option,
-                    remedy=f"{close_match(name, schema.names)}the columns are {', '.join(schema.names[:20])}",
-                )
-    fields = []
-    for field in schema:
-        if field.name in options.exclude:
-            continue
-        if wanted is None:
-            kept = _without(field, frozenset(logits.names))
-            if kept is not None:
-                fields.append(kept)
-        elif "*" in wanted or field.name in wanted:
-            fields.append(field)
-    twice = next((name for name, count in Counter(field.name for field in fields).items() if count > 1), None)
-    if twice is not None:
-        raise UsageError(
-            f"there are two columns {twice!r}",
-            where="--columns",
-            remedy="rename one" + (f", or leave both out: --exclude {twice}" if wanted is None else ""),
-        )
-    return pa.schema(fields)
-
-
-def _without(field: pa.Field, names: frozenset[str]) -> pa.Field | None:
-    """Return a field without the columns of logits in it; None if nothing is left."""
-    if field.name in names:
-        return None
-    if not pa.types.is_struct(field.type):
-        return field
-    inner = frozenset(name.removeprefix(f"{field.name}.") for name in names if name.startswith(f"{field.name}."))
-    children = [kept for child in field.type if (kept := _without(child, inner)) is not None]
-    if len(children) == field.type.num_fields:
-        return field
-    return field.with_type(pa.struct(children)) if children else None
-
-
-def _class_weights(
-    options: ScoreOptions, classes: tuple[str, ...] | None, n_classes: int
-) -> NDArray[np.float64] | None:
-    given = options.class_weights
-    if given is None:
-        return None
-    if isinstance(given, dict):
-        names = classes or tuple(str(index) for index in range(n_classes))
-        unknown = sorted(set(given) - set(names))
-        lacking = [name for name in names if name not in given]
-        if unknown or lacking:
-            what = f"there is no class {unknown[0]!r}" if unknown else f"class {lacking[0]!r} has no weight"
-            remedy = "give one line NAME,WEIGHT per class"
-            if classes is None:
-                remedy += ", and the class names in the order of the logits: --classes A,B,C"
-            raise UsageError(what, where="--class-weights", remedy=remedy)
-        given = tuple(given[name] for name in names)
-    if len(given) != n_classes:
-        raise UsageError(
-            f"{quantity(len(given), 'weight')} for {quantity(n_classes, 'class')}",
-            where="--class-weights",
-            remedy="give one weight per class, in the order of the logits",
-        )
-    return np.asarray(given, np.float64)

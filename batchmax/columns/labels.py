@@ -1,17 +1,13 @@
-"""Finds labels and class names, and converts labels to class indices or target distributions.
+"""Finds labels, and converts them to class indices, target distributions or targets of classes.
 
-:func:`find_classes` and :func:`find_label` read the schema, :func:`read_labels` a batch of rows. A label is an index, a
-class name, or a distribution over the classes (soft targets). The kernels check the range of indices, because they read
-every label anyway. Doesn't know files.
+:func:`find_label` reads the schema, :func:`read_labels` a batch of rows. A label is an index, a class name, or a
+distribution over the classes (soft targets); module ``label_lists`` has the labels of multi-label rows. The kernels
+check the range of indices, because they read every label anyway. Doesn't know files.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +25,10 @@ from batchmax.columns.arrow import (
     type_text,
     valid_rows,
 )
-from batchmax.columns.class_columns import LABEL_NAMES, check_unique
+from batchmax.columns.class_columns import check_unique, is_pattern
+from batchmax.columns.class_names import are_integers, class_label_names, label_name
+from batchmax.columns.label_column import LABEL_SETS, LabelColumn, Labels
+from batchmax.columns.label_lists import find_label_columns, find_label_lists, read_label_columns, read_label_lists
 from batchmax.columns.logits_layout import LogitsColumn, list_column
 from batchmax.columns.matrices import Matrix, Statuses, read_matrix
 from batchmax.columns.scored_input import written_by_score
@@ -37,158 +36,139 @@ from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.buffers import Take
 from batchmax.runtime.lazy_imports import ImportedWhenUsed
-from batchmax.runtime.text import close_match, quantity
+from batchmax.runtime.text import close_match
 from batchmax.statuses import Status
-from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
 
 pc = ImportedWhenUsed("pyarrow.compute")
 
-LabelKind = Literal["index", "name", "distribution"]
-
 SUM_TOLERANCE = 1e-3
 """Maximum deviation of the sum of a target distribution from 1."""
-
-FROM_OPTION = "--classes"
-"""The origin of class names that the option gives."""
 
 IGNORED_INDEX = int(np.iinfo(np.int64).min)
 """An index that no row has: it stands for ``--ignore-index`` if labels are class names that are numbers."""
 
 
-@dataclass(frozen=True)
-class LabelColumn:
-    """The label column: the kind of its labels, and the lookup table from names to indices.
-
-    ``sums_to_1`` is whether target distributions must sum to 1; with sigmoid, each class has a target of its own.
-    ``ignores_names`` is whether labels are indices although class names are numbers.
-    """
-
-    name: str
-    kind: LabelKind
-    lookup: dict[str, int] | None
-    why: str
-    sums_to_1: bool = True
-    ignores_names: bool = False
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The labels of a batch: either indices or target distributions.
-
-    Attributes
-    ----------
-    indices
-        Shape (n_rows,), int64, read-only; 0 where the status isn't ``OK``. Not checked against the range.
-    targets
-        Shape (n_rows, n_classes), read-only; undefined where the status isn't ``OK``.
-    status
-        Shape (n_rows,), ``BAD_LABEL``, ``UNLABELLED`` or ``OK``; None if all are ``OK``.
-    ignore_index
-        The index that means "ignored" in ``indices``: that of ``--ignore-index``, unless labels are looked up as class
-        names that are numbers. Then ``--ignore-index`` is a label, not an index.
-    """
-
-    indices: NDArray[np.int64] | None
-    targets: Matrix | None
-    status: Statuses | None
-    ignore_index: int
-
-
-def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
-    """Return the class names and their origin; None and an empty string if the classes have no names.
-
-    The names are those of ``--classes``, or those of the columns of a wide layout, or the Hugging Face ``ClassLabel``
-    names in the schema's metadata of the label column (of its items if rows are sequences). Numbers in the names of
-    wide columns count only without a ``ClassLabel``.
-
-    Raises
-    ------
-    UsageError
-        The metadata have a name twice, or the number of names differs from ``--n-classes``.
-    """
-    names, where = _class_names(schema, options, logits)
-    if options.n_classes is not None and names is not None and len(names) != options.n_classes:
-        raise UsageError(
-            f"{options.n_classes:,} given, but there are {quantity(len(names), 'class name')}, from {where}",
-            where="--n-classes",
-            remedy=f"leave it out, or give {len(names)}",
-        )
-    return names, where
-
-
-def check_classes(classes: tuple[str, ...] | None, n_classes: int, origin: str = FROM_OPTION) -> None:
-    """Check that there is one name for each class; ``origin`` is the one that :func:`find_classes` returned.
-
-    Raises
-    ------
-    UsageError
-        The number of names differs.
-    """
-    if classes is not None and len(classes) != n_classes:
-        is_given = origin == FROM_OPTION
-        names = quantity(len(classes), "class name")
-        raise UsageError(
-            f"{names if is_given else f'{origin} has {names}'}, but the logits have {quantity(n_classes, 'class')}",
-            where=FROM_OPTION if is_given else "",
-            remedy="give one name per class, in the order of the logits"
-            + ("" if is_given else ": --classes A,B,C; or choose another label column: --label NAME"),
-        )
-
-
-def find_label(schema: pa.Schema, options: ScoreOptions, classes: tuple[str, ...] | None) -> LabelColumn | None:
+def find_label(
+    schema: pa.Schema,
+    options: ScoreOptions,
+    classes: tuple[str, ...] | None,
+    n_classes: int,
+    suffixes: tuple[str, ...] = (),
+) -> LabelColumn | None:
     """Find the label column: the one that ``--label`` names, or one named ``label``, ``labels`` or ``target``.
 
+    Parameters
+    ----------
+    schema, options
+        The schema of the input, and the options of the job.
+    classes
+        The class names, if classes have names.
+    n_classes
+        The number of classes.
+    suffixes
+        The parts in which the names of the logits columns differ, if each class has one.
+
     Raises
     ------
     UsageError
-        No such column, a type that can't hold labels, or text without class names.
+        No such column, a type that can't hold labels, text without class names, or an option that doesn't apply to the
+        type.
     """
     types = column_types(schema)
     name = label_name(types, options)
     if name is None:
         return None
-    if name not in types:
+    if name in types:
+        check_unique(schema, name, "--label")
+        found = _label_in(schema, name, types[name], options, classes, n_classes)
+    elif is_pattern(name):
+        found = find_label_columns(schema, name, classes, n_classes, suffixes)
+    else:
         raise UsageError(
             f"there is no column {name!r}",
             where="--label",
             remedy=close_match(name, types) + "batchmax inspect FILE shows the columns",
         )
-    check_unique(schema, name, "--label")
-    what = f"column {name!r} ({type_text(types[name])})"
+    what = f"column {name!r} ({type_text(types[name])})" if name in types else f"the columns {name!r}"
+    if options.label_format is not None and found.kind != options.label_format:
+        raise UsageError(
+            f"{what}: these are not lists of integers",
+            where="--label-format",
+            remedy="leave it out; the type of the column determines what the labels are",
+        )
+    if found.kind in LABEL_SETS and options.activation is not None and ACTIVATIONS[options.activation].is_distribution:
+        raise UsageError(
+            f"{what}: these are labels of multi-label rows, and activation {options.activation} has one class per row",
+            where="--activation",
+            remedy="leave it out; if these are target distributions, write them as lists of floats",
+        )
+    return found
+
+
+def _label_in(
+    schema: pa.Schema,
+    name: str,
+    kind: pa.DataType,
+    options: ScoreOptions,
+    classes: tuple[str, ...] | None,
+    n_classes: int,
+) -> LabelColumn:
+    """Return the labels in one column."""
+    what = f"column {name!r} ({type_text(kind)})"
     why = f"{what}, {'named with --label' if options.label else 'by its name'}"
-    plain = plain_type(types[name])
+    plain = plain_type(kind)
     if is_text_or_bytes(plain):
-        if classes is None:
-            raise UsageError(
-                f"{what} holds text, and the class names are unknown",
-                where="--label",
-                remedy="give them in the order of the logits: --classes A,B,C; or use no labels: --label none",
-            )
-        return LabelColumn(name, "name", {class_: index for index, class_ in enumerate(classes)}, why)
+        return LabelColumn(name, "name", _names(classes, what), why)
     if pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_boolean(plain):
-        # A Hugging Face ClassLabel column holds indices, even if its names are numbers.
-        if classes is None or not _are_integers(classes):
-            return LabelColumn(name, "index", None, why)
-        if _class_label_names(schema, name) == classes or _are_indices(schema, name, classes):
-            return LabelColumn(name, "index", None, why, ignores_names=True)
-        lookup = {str(int(class_)): index for index, class_ in enumerate(classes)}
-        if len(lookup) < len(classes):
-            raise UsageError(
-                "two class names are the same number",
-                where="--classes",
-                remedy="give each number once",
-            )
-        return LabelColumn(name, "name", lookup, why)
+        lookup, ignores_names = _numbers(schema, name, classes)
+        return LabelColumn(name, "index" if lookup is None else "name", lookup, why, ignores_names=ignores_names)
     if pa.types.is_null(plain):
         return LabelColumn(name, "index", None, why)
     remedy = "choose another column: --label NAME; or use no labels: --label none"
-    if is_list(plain):
-        try:
-            list_column(name, types[name])
-        except UsageError as error:
-            raise UsageError(error.what, where="--label", remedy=remedy) from error
-        return LabelColumn(name, "distribution", None, why, ACTIVATIONS[options.activation].is_distribution)
-    raise UsageError(f"{what} cannot hold labels", where="--label", remedy=remedy)
+    if not is_list(plain):
+        raise UsageError(f"{what} cannot hold labels", where="--label", remedy=remedy)
+    item = plain_type(plain.value_type)
+    if is_text_or_bytes(item):
+        return LabelColumn(name, "names", _names(classes, what), f"{why}; multi-label, class names")
+    if pa.types.is_boolean(item) or pa.types.is_integer(item):
+        lookup, ignores_names = _numbers(schema, name, classes)
+        label = LabelColumn(name, "integers", lookup, why, ignores_names=ignores_names)
+        # The items of a Hugging Face ClassLabel are indices.
+        are_indices = ignores_names or class_label_names(schema, name) is not None
+        return find_label_lists(label, plain, options.label_format, n_classes, are_indices=are_indices)
+    try:
+        list_column(name, kind)
+    except UsageError as error:
+        raise UsageError(error.what, where="--label", remedy=remedy) from error
+    return LabelColumn(name, "distribution", None, why, ACTIVATIONS[options.activation_name].is_distribution)
+
+
+def _names(classes: tuple[str, ...] | None, what: str) -> dict[str, int]:
+    """Return the index of each class name."""
+    if classes is None:
+        raise UsageError(
+            f"{what} holds text, and the class names are unknown",
+            where="--label",
+            remedy="give them in the order of the logits: --classes A,B,C; or use no labels: --label none",
+        )
+    return {class_: index for index, class_ in enumerate(classes)}
+
+
+def _numbers(schema: pa.Schema, name: str, classes: tuple[str, ...] | None) -> tuple[dict[str, int] | None, bool]:
+    """Return the index of each class name if numbers are names; and whether they're indices in spite of such names."""
+    if classes is None or not are_integers(classes):
+        return None, False
+    # A Hugging Face ClassLabel column holds indices, even if its names are numbers.
+    if class_label_names(schema, name) == classes or _are_indices(schema, name, classes):
+        return None, True
+    lookup = {str(int(class_)): index for index, class_ in enumerate(classes)}
+    if len(lookup) < len(classes):
+        raise UsageError(
+            "two class names are the same number",
+            where="--classes",
+            remedy="give each number once",
+        )
+    return lookup, False
 
 
 def read_labels(
@@ -204,18 +184,25 @@ def read_labels(
     Parameters
     ----------
     batch
-        Rows with the column ``label.name``.
+        Rows with the columns ``label.names``.
     label
         What :func:`find_label` found.
     n_classes
         The length of a target distribution.
     dtype
-        The type of target distributions: that of the logits.
+        The type of target distributions: that of the logits. Targets of multi-label rows are float64.
     ignore_index
-        The label of rows to ignore: an index, or a class name if class names are numbers.
+        The label of rows to ignore: an index, or a class name if class names are numbers. Of multi-label rows, the
+        target of classes to ignore.
     take
         Allocator of memory, used if target distributions must be copied.
     """
+    if label.kind in LABEL_SETS or not label.sums_to_1:
+        if label.columns:
+            targets, status = read_label_columns(batch, label, ignore_index, take)
+        else:
+            targets, status = read_label_lists(batch, label, n_classes, ignore_index, take)
+        return Labels(None, targets, status, ignore_index)
     if label.kind == "distribution":
         targets, status = _read_targets(batch, label, n_classes, dtype, take)
         return Labels(None, targets, status, ignore_index)
@@ -230,64 +217,10 @@ def read_labels(
     return Labels(indices, None, status, ignore_index)
 
 
-def label_name(types: Mapping[str, pa.DataType], options: ScoreOptions) -> str | None:
-    """Return the name of the label column: the one that ``--label`` names, or the first common one, or None."""
-    if options.label is not None:
-        return None if options.label == "none" else options.label
-    return next((name for name in LABEL_NAMES if name in types and name != options.logits), None)
-
-
-def _class_names(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn) -> tuple[tuple[str, ...] | None, str]:
-    if options.classes is not None:
-        return options.classes, FROM_OPTION
-    label = label_name(column_types(schema), options)
-    names = None if label is None else _class_label_names(schema, label)
-    # Numbers in the names of logits columns are class names only if no ClassLabel names the classes.
-    if logits.class_names and (names is None or not _are_integers(logits.class_names)):
-        return logits.class_names, "the names of the logits columns"
-    if names is None:
-        return None, ""
-    if len(set(names)) < len(names):
-        twice = Counter(names).most_common(1)[0][0]
-        raise UsageError(
-            f"the ClassLabel of column {label!r} has the name {twice!r} twice",
-            where="--classes",
-            remedy="give the names: --classes A,B,C",
-        )
-    return names, f"the Hugging Face ClassLabel of column {label!r}"
-
-
-def _class_label_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
-    try:
-        found = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
-        for name in ("info", "features"):
-            found = json_object(found, {name: dict})[name]
-        found = json_object(found, {label: dict | list})[label]
-        if label in schema.names and not is_list(plain_type(schema.field(label).type)):
-            found = _item_feature(found)
-        json_object(found, {"_type": str, "names": list})
-        return tuple(json_list(found["names"], str)) if found["_type"] == "ClassLabel" else None
-    except JsonError:
-        # No such feature, or metadata of another program: these are optional, so this isn't an error.
-        return None
-
-
-def _item_feature(feature: Any) -> Any:
-    """Return the Hugging Face feature of the items of a list feature, in any version; other features unchanged."""
-    if isinstance(feature, list):
-        return feature[0] if len(feature) == 1 else feature
-    is_list_feature = feature.get("_type") in ("List", "LargeList", "Sequence")
-    return json_object(feature, {"feature": dict})["feature"] if is_list_feature else feature
-
-
 def _are_indices(schema: pa.Schema, name: str, classes: tuple[str, ...]) -> bool:
     """Return whether the metadata of an output of ``score`` say that labels are indices, not names that are numbers."""
     written = written_by_score(schema)
     return written is not None and written.has_indices and (written.label, written.classes) == (name, classes)
-
-
-def _are_integers(classes: tuple[str, ...]) -> bool:
-    return all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes)
 
 
 def _whole_numbers(array: pa.Array) -> tuple[NDArray[np.int64], Statuses | None]:
@@ -365,8 +298,7 @@ def _read_targets(
     # NaN makes both comparisons false, infinity the second.
     with np.errstate(invalid="ignore"):
         sums = targets.sum(axis=1, dtype=np.float64)
-    fits = np.abs(sums - 1) <= SUM_TOLERANCE if label.sums_to_1 else targets.max(axis=1, initial=0.0) <= 1
-    good = (targets.min(axis=1, initial=np.inf) >= 0) & fits
+    good = (targets.min(axis=1, initial=np.inf) >= 0) & (np.abs(sums - 1) <= SUM_TOLERANCE)
     if found is None and good.all():
         return targets, None
     status = np.where(good, Status.OK, Status.BAD_LABEL).astype(np.uint8)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
 
-from batchmax.columns.arrow import column_types, is_binary, is_large, is_list, is_spark_vector, plain_type, type_text
+from batchmax.columns.arrow import is_binary, is_large, is_list, is_spark_vector, plain_type, type_text
 from batchmax.errors import UsageError
 from batchmax.options.input_options import BinaryName, InputKind
 from batchmax.runtime.text import quantity
 
 LogitsLayout = Literal["list", "large_list", "fixed", "tensor", "wide", "binary", "uint16", "spark"]
-OutputLayout = Literal["list", "large_list", "fixed", "wide"]
+OutputLayout = Literal["list", "large_list", "fixed", "wide", "single"]
+"""``single`` is one column for the probability of the second of two classes, the layout of one logit per row."""
 
 BITS_WIDTH: dict[BinaryName, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of a number in rows that are stored as binary."""
@@ -56,6 +57,9 @@ class LogitsColumn:
         Whether a row is a sequence: a list of rows in this layout, one per token.
     holds
         What the numbers are: as ``--input`` says, the metadata of an output of ``score``, or the column's name.
+    is_one_logit
+        Whether a row is one number, the logit of the second of two classes. It is read as a row of two logits: 0 and
+        this number.
     """
 
     names: tuple[str, ...]
@@ -70,6 +74,11 @@ class LogitsColumn:
     is_guess: bool = False
     nested: bool = False
     holds: InputKind = "logits"
+    is_one_logit: bool = False
+
+    def width(self, n_classes: int) -> int:
+        """Return how many numbers a row has."""
+        return 1 if self.is_one_logit else n_classes
 
 
 def list_column(name: str, arrow_type: pa.DataType, bits: BinaryName | None = None) -> LogitsColumn:
@@ -153,18 +162,21 @@ def refuse_bits(found: LogitsColumn, what: str, bits: BinaryName | None) -> Logi
     return found
 
 
-def one_logit(logits: LogitsColumn, schema: pa.Schema) -> UsageError:
-    """Return the error for rows of one logit; its remedy is to make two logits of it."""
-    name = logits.names[0]
-    remedy = "for a binary classifier, give two logits per row, 0 and z; class 1 then has the probability sigmoid(z)"
-    if not logits.nested and logits.bits is None and "'" not in name and '"' not in name:
-        value = ".".join(f'"{part}"' for part in ([name] if name in schema.names else name.split(".")))
-        value += "" if logits.layout == "wide" else "[1]"
-        # S608: it is printed, and the name in it has no quotes.
-        query = f"COPY (SELECT *, [0, {value}] AS two_logits FROM 'FILE') TO 'two.parquet'"  # noqa: S608
-        remedy += f"; in DuckDB: {query}; then: --logits two_logits"
-    what = f"column {name!r} ({type_text(column_types(schema)[name])}) has one number per row"
-    return UsageError(f"{what}, and the softmax of one number is always 1", remedy=remedy)
+def one_logit(logits: LogitsColumn) -> LogitsColumn:
+    """Return how rows of one number are read: as the logits of two classes.
+
+    Raises
+    ------
+    UsageError
+        Rows are sequences.
+    """
+    if logits.nested:
+        raise UsageError(
+            f"the tokens of column {logits.names[0]!r} have one number each, and the softmax of one number is always 1",
+            remedy="give two logits per token, 0 and z; class 1 then has the probability sigmoid(z)",
+        )
+    why = f"{logits.why}, one logit per row, that of the second class"
+    return replace(logits, n_classes=2, why=why, class_names=(), suffixes=(), output_layout="single", is_one_logit=True)
 
 
 def _list_layout(arrow_type: pa.DataType, plain: pa.DataType) -> tuple[LogitsLayout, int | None]:

@@ -7,6 +7,7 @@ mean.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,6 +51,9 @@ class SparseVectorError(DataError):
 PROBABILITY_SLACK = 1e-3
 """Maximum deviation of the sum of a row of probabilities from 1."""
 
+ROWS_OF_ONE_LOGIT = 10
+"""Rows of one number from which on numbers between 0 and 1 are likely to be probabilities."""
+
 
 def read_matrix(
     batch: pa.RecordBatch, column: LogitsColumn, n_classes: int, take: Take = np.empty
@@ -71,7 +75,8 @@ def read_matrix(
     -------
     matrix
         Shape (n_rows, n_classes), type ``column.dtype``, C-contiguous and read-only: a view of Arrow's memory if the
-        stored type is ``column.dtype`` and all rows are valid, otherwise memory from ``take``.
+        stored type is ``column.dtype`` and all rows are valid, otherwise memory from ``take``. If a row has one logit,
+        the result of :func:`with_first_class`.
     statuses
         Shape (n_rows,), ``NULL_LOGITS``, ``BAD_LENGTH`` or ``OK`` for each row; None if all are ``OK``. Other rows
         hold zeros. Integers become float64, which rounds those above 2**53.
@@ -81,6 +86,9 @@ def read_matrix(
     SparseVectorError
         A Spark vector is sparse.
     """
+    if column.is_one_logit:
+        numbers, statuses = read_matrix(batch, replace(column, is_one_logit=False), 1)
+        return with_first_class(numbers, column, take), statuses
     if column.layout == "wide":
         return _read_wide(batch, column, take)
     array = _rows_array(batch, column)
@@ -102,6 +110,31 @@ def read_matrix(
     return read_only(out), statuses
 
 
+def with_first_class(numbers: Matrix, column: LogitsColumn, take: Take = np.empty) -> Matrix:
+    """Return rows of one number, (n, 1), as read-only rows of two: the first is that of the other class.
+
+    A logit z becomes the logits 0 and z, or -inf and 0 if z is inf, so that the softmax of the row is defined; a
+    probability p becomes 1 - p and p.
+    """
+    values, pairs = numbers[:, 0], take((len(numbers), 2), column.dtype)
+    first, second = pairs[:, 0], pairs[:, 1]
+    np.copyto(second, values)
+    if column.holds == "probs":
+        np.subtract(1.0, values, out=first)
+    elif column.holds == "log_probs":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            first[:] = np.log(-np.expm1(values.astype(np.float64)))
+    else:
+        first[:] = 0
+        pairs[values == np.inf] = -np.inf, 0
+    return read_only(pairs)
+
+
+def without_first_class(pairs: Matrix) -> Matrix:
+    """Return the rows of one logit, (n, 1), of which :func:`with_first_class` made rows of two."""
+    return np.where(pairs[:, :1] == -np.inf, np.inf, pairs[:, 1:]).astype(pairs.dtype, copy=False)
+
+
 def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
     """Return the number of classes of the first row that is neither null nor empty; None if there is none.
 
@@ -115,7 +148,7 @@ def first_row_length(batch: pa.RecordBatch, column: LogitsColumn) -> int | None:
     if column.layout == "wide":
         return len(column.names)
     array = _rows_array(batch, column)
-    lengths = np.diff(_offsets(array))
+    lengths = np.diff(list_offsets(array))
     filled = (lengths > 0) & valid_rows(array)
     if not filled.any():
         return None
@@ -150,7 +183,7 @@ def _rows_array(batch: pa.RecordBatch, column: LogitsColumn) -> pa.Array:
     return plain_array(pc.struct_field(array, "values"))
 
 
-def _offsets(array: pa.Array) -> Matrix:
+def list_offsets(array: pa.Array) -> Matrix:
     """Return where each row begins in the child array or the bytes, and where the last one ends."""
     kind = array.type
     if pa.types.is_fixed_size_list(kind) or pa.types.is_fixed_size_binary(kind):
@@ -173,7 +206,7 @@ def _elements(array: pa.Array, first: int, last: int) -> tuple[Matrix, NDArray[n
 def _block(array: pa.Array, width: int) -> tuple[Matrix, NDArray[np.bool_] | None, Statuses | None]:
     """Return rows of ``width`` elements, which rows these are (None: all), and statuses (None: all ``OK``)."""
     n_rows = n_present = len(array)
-    offsets = _offsets(array)
+    offsets = list_offsets(array)
     lengths = np.diff(offsets)
     elements, null_elements = _elements(array, int(offsets[0]), int(offsets[-1]))
     even = bool((lengths == width).all())
@@ -203,7 +236,8 @@ def _convert(block: Matrix, column: LogitsColumn, out: Matrix) -> None:
         # A bfloat16 is the upper half of a float32.
         np.left_shift(block, 16, out=out.view(np.uint32), dtype=np.uint32)
     else:
-        with np.errstate(over="ignore"):
+        # A signaling NaN, which is widened to a quiet one, counts as an invalid value.
+        with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, block, casting="same_kind")
 
 
@@ -228,9 +262,14 @@ def _read_wide(batch: pa.RecordBatch, column: LogitsColumn, take: Take) -> tuple
     return read_only(out), np.where(null_rows, Status.NULL_LOGITS, Status.OK).astype(np.uint8)
 
 
-def looks_like_probabilities(matrix: Matrix) -> bool:
-    """Return whether all values are between 0 and 1, and every row sums to 1."""
-    if not matrix.size or matrix.shape[1] == 1:
-        return False
+def looks_like_probabilities(matrix: Matrix, *, is_one_logit: bool = False) -> bool:
+    """Return whether all values are between 0 and 1, and every row sums to 1.
+
+    Rows of one logit were read as the logits 0 and z: then, of some rows at least, whether every z is between 0 and 1.
+    """
     inside = bool(((matrix >= 0) & (matrix <= 1)).all())
+    if is_one_logit:
+        return inside and len(matrix) >= ROWS_OF_ONE_LOGIT
+    if not matrix.size:
+        return False
     return inside and bool((np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0) <= PROBABILITY_SLACK).all())

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.columns.arrow import is_list, number_values, valid_rows
 from batchmax.columns.logits_layout import OutputLayout
+from batchmax.outputs import singular
 from batchmax.runtime.buffers import Take
 from batchmax.statuses import STATUS_NAMES
 
@@ -33,13 +35,14 @@ def matrix_fields(
 ) -> list[pa.Field]:
     """Return the fields that :func:`matrix_columns` makes of a matrix with ``n_classes`` columns.
 
-    The layout ``wide`` has one field per class, such as ``prob_<suffix>`` for ``probs``; other layouts have one field.
-    The suffixes are 0, 1, … unless given.
+    The layout ``wide`` has one field per class, such as ``prob_<suffix>`` for ``probs``; other layouts have one field,
+    such as ``prob`` in the layout ``single``. The suffixes are 0, 1, … unless given.
     """
     item = pa.from_numpy_dtype(dtype)
     if layout == "wide":
-        singular = f"{prefix}{name.removesuffix('s')}"
-        return [pa.field(f"{singular}_{suffix}", item) for suffix in suffixes or range(n_classes)]
+        return [pa.field(f"{prefix}{singular(name)}_{suffix}", item) for suffix in suffixes or range(n_classes)]
+    if layout == "single":
+        return [pa.field(f"{prefix}{singular(name)}", item)]
     if layout == "fixed":
         return [pa.field(prefix + name, pa.list_(item, n_classes))]
     return [pa.field(prefix + name, pa.large_list(item) if layout == "large_list" else pa.list_(item))]
@@ -65,7 +68,7 @@ def matrix_columns(
         Shape (n_rows, n_classes), C-contiguous. The columns share its memory (except in the layout ``wide``, and in
         lists with missing rows), so it must not change while they exist.
     layout
-        One list per row, or one column per class.
+        One list per row, one column per class, or one column of the second class.
     missing
         Shape (n_rows,): whether a row is null.
     suffixes
@@ -87,6 +90,8 @@ def matrix_columns(
     if layout == "wide":
         by_class = np.ascontiguousarray(matrix.T)
         arrays = [_over(values, missing) for values in by_class]
+    elif layout == "single":
+        arrays = [_over(np.ascontiguousarray(matrix[:, 1]), missing)]
     elif layout == "fixed":
         values = _over(matrix.reshape(-1), None)
         arrays = [pa.Array.from_buffers(fields[0].type, n_rows, [_bitmap(missing)], children=[values])]
@@ -118,6 +123,29 @@ def pred_column(
     """Return predicted classes as int32, or as class names if the classes have names."""
     indices = _over(np.ascontiguousarray(pred, np.int32), missing)
     return indices if class_names is None else pa.array(class_names, pa.string()).take(indices)
+
+
+def classes_column(
+    is_right: NDArray[np.bool_], class_names: Sequence[str] | None = None, missing: Missing = None
+) -> pa.Array:
+    """Return the classes that are true in an (n_rows, n_classes) matrix, as lists of int32 or of class names."""
+    if missing is not None:
+        is_right = is_right & ~missing[:, None]
+    indices = np.nonzero(is_right)[1].astype(np.int32)
+    values = pred_column(indices, class_names)
+    return list_array(values, np.count_nonzero(is_right, axis=1), missing, pa.list_(values.type))
+
+
+def null_nans(array: pa.Array) -> pa.Array:
+    """Return numbers, or lists of numbers, with nulls in place of NaN."""
+    if not is_list(array.type):
+        numbers = number_values(array)
+        return _over(numbers, ~valid_rows(array) | np.isnan(numbers)) if np.isnan(numbers).any() else array
+    child = array.values
+    values = null_nans(child)
+    if values is child:
+        return array
+    return pa.Array.from_buffers(array.type, len(array), array.buffers()[: array.type.num_buffers], children=[values])
 
 
 def _over(values: NDArray[Any], missing: Missing) -> pa.Array:

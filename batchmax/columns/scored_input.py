@@ -12,12 +12,21 @@ from fnmatch import fnmatchcase
 
 import pyarrow as pa
 
-from batchmax.activations import ACTIVATIONS, Activation
+from batchmax.activations import ACTIVATIONS, Activation, ActivationName
 from batchmax.columns.arrow import column_types
 from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind, InputOptions
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import OUTPUTS, PLURALS, SCALARS, TOP_K_OF_TOKENS, TOP_K_OUTPUTS, column_name, top_k_outputs
+from batchmax.outputs import (
+    OUTPUTS,
+    PLURALS,
+    SCALARS,
+    TOP_K_OF_TOKENS,
+    TOP_K_OUTPUTS,
+    column_name,
+    singular,
+    top_k_outputs,
+)
 from batchmax.storage.json_fields import JsonError, json_list, json_object, parse_json
 
 METADATA = {
@@ -58,6 +67,8 @@ class ScoredInput:
         The computed outputs, with those that ``top_k`` adds.
     activation
         The activation that computed the probabilities.
+    layout
+        How matrices are stored; see :data:`batchmax.columns.logits_layout.OutputLayout`.
     is_plain
         Whether losses are the negative logarithms of the labels' probabilities.
     has_indices
@@ -71,7 +82,7 @@ class ScoredInput:
     label: str | None
     classes: tuple[str, ...] | None
     outputs: tuple[str, ...]
-    is_wide: bool
+    layout: str
     prefix: str
     is_nested: bool
     shift: bool
@@ -81,8 +92,8 @@ class ScoredInput:
 
     def pattern(self, output: str) -> str:
         """Return the column name of an output, or a pattern for its columns if there is one per class."""
-        if self.is_wide and output in OUTPUTS and OUTPUTS[output].kind == "matrix":
-            return f"{self.prefix}{output.removesuffix('s')}_*"
+        if self.layout in {"wide", "single"} and output in OUTPUTS and OUTPUTS[output].kind == "matrix":
+            return f"{self.prefix}{singular(output)}{'_*' if self.layout == 'wide' else ''}"
         return self.prefix + column_name(output, nested=self.is_nested)
 
     def output_of(self, name: str) -> str | None:
@@ -120,7 +131,7 @@ def written_by_score(schema: pa.Schema) -> ScoredInput | None:
             label=metadata["label"],
             classes=None if classes is None else tuple(json_list(classes, str)),
             outputs=(*outputs, *top_k_outputs(options["top_k"], nested="shift" in options)),
-            is_wide=metadata["layout"] == "wide",
+            layout=metadata["layout"],
             prefix=options["prefix"],
             is_nested="shift" in options,
             shift=options.get("shift", False) is True,
@@ -153,10 +164,15 @@ def loss_column(schema: pa.Schema, options: InputOptions) -> str | None:
     return column if is_theirs and column in schema.names and not is_kept else None
 
 
-def kept_logits(names: Iterable[str], written: ScoredInput) -> str | None:
-    """Return the column or pattern of the logits that softmax was computed from, if the output has them."""
+def kept_logits(names: Iterable[str], written: ScoredInput, activation: ActivationName | None = None) -> str | None:
+    """Return the column or pattern of the logits that were scored, if the output has them and they are to be read.
+
+    That is so for softmax, and for activations with independent classes, if ``activation`` isn't another one: their
+    probabilities can't be read instead.
+    """
     names = list(names)
-    if not written.activation.is_log_linear:
+    is_same = activation in {None, written.activation.name}
+    if not (written.activation.is_log_linear or (not written.activation.is_distribution and is_same)):
         return None
     if written.logits in names and written.output_of(written.logits or "") is None:
         return written.logits
@@ -182,15 +198,16 @@ def as_written(schema: pa.Schema, options: ScoreOptions) -> ScoreOptions:
     if options.logits is not None:
         output = written.output_of(options.logits)
         if output is None and options.logits == written.logits:
-            return replace(options, input=options.input or written.input)
+            return _as_activated(replace(options, input=options.input or written.input), written)
         if output is not None:
             options = replace(options, input=options.input or _kind_of(output, options.logits))
             _check_distribution(written, "--logits")
         return options
     names = column_types(schema)
-    kept = kept_logits(names, written)
+    kept = kept_logits(names, written, options.activation)
     if kept is not None and options.input is None:
-        return replace(options, logits=kept, input=written.input if kept == written.logits else "logits")
+        options = replace(options, logits=kept, input=written.input if kept == written.logits else "logits")
+        return _as_activated(options, written)
     _check_distribution(written)
     asked = [kind for kind in KINDS.values() if options.input in {None, kind}]
     output = next((kind for kind in asked if kind in written.outputs), None)
@@ -214,6 +231,13 @@ def as_written(schema: pa.Schema, options: ScoreOptions) -> ScoreOptions:
         shift=options.shift or written.shift,
         classes=options.classes or written.classes,
     )
+
+
+def _as_activated(options: ScoreOptions, written: ScoredInput) -> ScoreOptions:
+    """Return the options with the activation with independent classes that was computed, unless they have one."""
+    if options.activation is not None or written.activation.is_distribution:
+        return options
+    return replace(options, activation=written.activation.name)
 
 
 def check_unasked(name: str) -> None:

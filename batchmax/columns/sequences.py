@@ -24,7 +24,7 @@ from batchmax.columns.arrow import (
     type_text,
     valid_rows,
 )
-from batchmax.columns.labels import label_name
+from batchmax.columns.class_names import label_name
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.errors import UsageError
 from batchmax.options.score_options import ScoreOptions

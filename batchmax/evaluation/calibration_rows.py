@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.metrics import MetricSums, RowMetrics
+from batchmax.evaluation.metrics import MetricSums, RowMetrics, positive_class
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches
 from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
@@ -107,7 +107,7 @@ class CalibrationRows:
                 where=", ".join(file.path for file in self.source.files),
                 remedy="give a file of logits",
             )
-        if job.label is None or job.label.kind == "distribution":
+        if job.label is None or not job.label.has_class:
             what = "there is no label column" if job.label is None else "labels that are distributions have no class"
             raise UsageError(what, where="--label", remedy="name a column of classes: --label NAME")
         report_source(self.source, progress)
@@ -123,7 +123,8 @@ class CalibrationRows:
 
     def errors(self, bins: int, scaling: Scaling) -> tuple[float | None, float | None]:
         """Return the mean loss and the calibration error of the held-out rows, or of all rows if none are held out."""
-        sums = MetricSums(self.source.job.n_classes, (), bins)
+        job = self.source.job
+        sums = MetricSums(job.n_classes, (), bins, positive_class(job, None))
         for batch in self._batches():
             z, n = scaling.scaled(batch.matrix), len(batch.matrix)
             rows = softmax_rows(z, scaling.beta, labels=batch.labels)

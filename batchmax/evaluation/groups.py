@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import plain_array, plain_type
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.metrics import RowMetrics, calibration_errors, group_metrics
+from batchmax.evaluation.metrics import NO_POSITIVE, RowMetrics, calibration_errors, group_metrics
 from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS, tally_groups
 from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_totals import SequenceTotals
@@ -58,6 +58,8 @@ class Groups:
         Number of confidence bins for the calibration error of each group.
     memory
         Bytes that the job may use.
+    positive
+        As for :class:`batchmax.evaluation.metrics.MetricSums`.
     nested
         Whether rows are sequences. Metrics are then over tokens, ``n_rows`` counts sequences, and ``n_tokens`` counts
         tokens with a loss.
@@ -80,7 +82,15 @@ class Groups:
     """
 
     def __init__(
-        self, name: str, kind: pa.DataType, n_bins: int, memory: int, *, nested: bool = False, has_text: bool = False
+        self,
+        name: str,
+        kind: pa.DataType,
+        n_bins: int,
+        memory: int,
+        *,
+        positive: int | None = None,
+        nested: bool = False,
+        has_text: bool = False,
     ) -> None:
         plain = plain_type(kind)
         if pa.types.is_nested(plain) or pa.types.is_interval(plain):
@@ -98,6 +108,7 @@ class Groups:
         self.given = 0
         self.give: Callable[[pa.RecordBatch], None] | None = None
         self._n_bins = n_bins
+        self._positive = NO_POSITIVE if positive is None else positive
         width = BINS + 3 * n_bins
         n_counts = OF_SEQUENCES if nested else 0
         self._most = max(1, memory // SHARE // (8 * (width + n_counts) + VALUE_BYTES))
@@ -127,13 +138,16 @@ class Groups:
         """
         column = plain_array(column)
         column = column if column.type == self._kind else column.cast(self._kind)
-        metrics = some.rows.nll, some.rows.rests, some.rank, some.brier, some.weights, some.counted
+        metrics = (
+            *(some.rows.nll, some.rows.rests, some.pred, some.rank, some.brier, some.labels),
+            *(some.weights, some.counted),
+        )
         first = 0
         for start in range(0, len(column), PIECE):
             codes = self._codes(column[start : start + PIECE])
             units = codes if sequences is None else np.repeat(codes, sequences[0][start : start + PIECE])
             end = first + len(units)
-            tally_groups(*(array[first:end] for array in metrics), units, self._sums)
+            tally_groups(*(array[first:end] for array in metrics), self._positive, units, self._sums)
             first = end
             if sequences is not None:
                 self._count_sequences(codes, start, *sequences[1:])

@@ -19,8 +19,10 @@ from batchmax.columns.scored_input import loss_column
 from batchmax.columns.sequences import token_values
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.metrics import RowMetrics
+from batchmax.evaluation.multi_label import EntryMetrics
 from batchmax.evaluation.row_stream import open_rows, read_if_stdin, schema_of
 from batchmax.jobs.row_batch import RowBatch
+from batchmax.kernels.multi_label import sigmoid_rows
 from batchmax.kernels.row_metrics import metric_rows, soft_metric_rows
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import refuse
@@ -73,7 +75,8 @@ class LabeledInput:
             columns[sample_weight] = "--sample-weight"
         if written is not None:
             columns.setdefault(written, "--columns")
-        self.source = open_rows(src, options, ("loss",), columns)
+        refuse("metrics use plain losses", "leave it out", pos_weight=options.pos_weight)
+        self.source = open_rows(src, options, ("loss",), columns, multi_label=True)
         job = self.source.job
         if job.label is None:
             raise UsageError(
@@ -101,7 +104,7 @@ class LabeledInput:
             A weight is null, negative or not finite.
         """
         labels, n = batch.labels, len(batch.matrix)
-        weights = np.zeros(0) if self._weight is None else self._weights(batch, self._weight)
+        weights = self._weights_of(batch)
         pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
         rows, beta, indices = batch.scores.rows, self.source.job.options.beta, labels.indices
         if indices is None:
@@ -109,9 +112,29 @@ class LabeledInput:
             indices = np.zeros(0, np.int64)
         else:
             metric_rows(batch.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+        if self.source.job.n_classes == 2:
+            # The squared difference of the probability of one class; that of the other is the same.
+            brier *= 0.5
         nll = self._losses(batch)
         counted = batch.scores.status > LAST_WITHOUT_LOSS
         return RowMetrics(replace(rows, nll=nll), indices, pred, rank, brier, weights, counted)
+
+    def class_metrics(self, batch: RowBatch) -> EntryMetrics:
+        """Return the metrics of some rows whose classes are independent; raise as :meth:`metrics`."""
+        scores, labels, k = batch.scores, batch.labels, self.source.job.n_classes
+        probs = np.empty(batch.matrix.shape)
+        sigmoid_rows(batch.matrix, self.source.job.options.beta, probs, np.empty(len(probs), np.bool_))
+        return EntryMetrics(
+            np.zeros(0) if scores.nll is None else scores.nll,
+            probs,
+            np.zeros(0, np.int64) if labels.indices is None else labels.indices,
+            np.zeros((0, k)) if labels.targets is None else labels.targets,
+            self._weights_of(batch),
+            scores.status > LAST_WITHOUT_LOSS,
+        )
+
+    def _weights_of(self, batch: RowBatch) -> Array:
+        return np.zeros(0) if self._weight is None else self._weights(batch, self._weight)
 
     def _losses(self, batch: RowBatch) -> Array:
         """Return the losses, taken from the input where it contains them."""

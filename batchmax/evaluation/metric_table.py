@@ -14,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_POSITIVE
+
 SCHEMA = pa.schema({"scope": pa.string(), "name": pa.string(), "figure": pa.string(), "value": pa.float64()})
 HEADLINE = (
     "n_rows",
@@ -22,6 +24,10 @@ HEADLINE = (
     "log_likelihood",
     "accuracy",
     "perplexity",
+    *OF_POSITIVE,
+    *AREAS,
+    "partial_auroc",
+    *OF_ALL,
     "brier",
     "ece",
     "mce",
@@ -45,11 +51,15 @@ def _rows(result: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float 
     if result.get("n_tokens") is not None:
         for figure in ("n_tokens", "bits_per_token", "bits_per_byte"):
             yield "all", None, figure, result[figure]
+    for average in AVERAGES:
+        for figure, value in result[average].items():
+            yield "all", None, f"{average}_{figure}", value
     for k, value in result["top_k_accuracy"].items():
         yield "all", None, f"top_{k}_accuracy", value
     for one in result["per_class"]:
-        for figure in ("support", "predicted", "precision", "recall", "f1", "mean_loss"):
-            yield "class", str(one["class"]), figure, one[figure]
+        for figure in ("support", "predicted", "precision", "recall", "f1", "jaccard", *AREAS, "mean_loss"):
+            if figure in one:
+                yield "class", str(one["class"]), figure, one[figure]
     for one in result["bins"]:
         for figure in ("n_rows", "confidence", "accuracy"):
             yield "bin", f"{one['low']:g}-{one['high']:g}", figure, one[figure]

@@ -39,7 +39,12 @@ from batchmax.storage.paths import STREAM
 
 
 def open_rows(
-    src: Any, options: InputOptions, outputs: tuple[str, ...], columns: Mapping[str, str] | None = None
+    src: Any,
+    options: InputOptions,
+    outputs: tuple[str, ...],
+    columns: Mapping[str, str] | None = None,
+    *,
+    multi_label: bool = False,
 ) -> Source:
     """Open logits, or files that ``score`` wrote, for :func:`row_batches`.
 
@@ -54,6 +59,8 @@ def open_rows(
     columns
         The columns to keep, with the option that names each, such as ``--by``. None: those that the options name, by
         default all but the logits and the columns that ``score`` computed.
+    multi_label
+        Whether classes may be independent: then labels may be those of multi-label rows, and the activation sigmoid.
 
     Raises
     ------
@@ -64,12 +71,16 @@ def open_rows(
         memory limit.
     """
     src = read_if_stdin(src, options)
-    if not options.is_usual:
+    activation = ACTIVATIONS[options.activation_name]
+    is_sigmoid = multi_label and not activation.is_distribution and options.loss_name == activation.likelihood
+    if not (options.is_usual or is_sigmoid):
         raise UsageError(
             "only softmax and cross-entropy are supported here",
-            where="--loss" if ACTIVATIONS[options.activation].is_log_linear else "--activation",
+            where="--loss" if activation.is_log_linear else "--activation",
             remedy="leave it out, or give an output of score --activation",
         )
+    if not multi_label:
+        options = replace(options, activation="softmax")
     if columns is not None:
         options = replace(options, columns=tuple(columns), exclude=())
     elif options.columns is None:
@@ -78,6 +89,9 @@ def open_rows(
     try:
         source = open_source(src, ScoreOptions(**vars(options), outputs=outputs), writes=False)
     except UsageError as error:
+        if error.where.endswith("--activation") and not multi_label:
+            error.where = error.where.removesuffix("--activation") + "--label"
+            error.remedy = "name a column with one class per row: --label NAME; or: batchmax evaluate, for several"
         if error.where.endswith("--columns"):
             named_by = (option for name, option in (columns or {}).items() if repr(name) in error.what)
             error.where = error.where.removesuffix("--columns") + next(named_by, "--columns")

@@ -103,7 +103,7 @@ class WorstRows:
     def __init__(self, job: Job, n: int) -> None:
         self._job = job
         self._place = PLACE if job.nesting is None else (*PLACE, "token")
-        shown = job.label.name if job.label is not None and job.label.kind != "distribution" else None
+        shown = job.label.name if job.label is not None and job.label.has_class else None
         # The logits of sequences aren't a column of tokens.
         left_out = {shown} if job.nesting is None else {shown, job.nesting.logits}
         of_units = {} if job.nesting is None else {field.name: field for field in job.nesting.schema}

@@ -261,7 +261,7 @@ def softmax_cross_entropy(
     return result, losses
 
 
-BLOCK_ROWS = 1 << 16
+BLOCK_ROWS = 1 << 17
 """Number of rows that are computed at a time."""
 
 

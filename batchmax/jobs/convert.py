@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, is_list, plain_type
 from batchmax.columns.logits_layout import LogitsColumn, OutputLayout
-from batchmax.columns.matrices import read_matrix
+from batchmax.columns.matrices import read_matrix, without_first_class
 from batchmax.columns.result_arrays import matrix_columns, matrix_fields
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import DataError, UsageError
@@ -96,7 +96,7 @@ class ConvertStage(Stage):
             )
         self._name = "logits" if layout == "wide" or len(names) > 1 else names[0].split(".")[-1]
         dtype = _stored_type(source.schema, job.logits)
-        fields = matrix_fields(self._name, job.n_classes, layout, dtype, job.logits.suffixes)
+        fields = matrix_fields(self._name, job.n_logits, layout, dtype, job.logits.suffixes)
         taken = sorted({field.name for field in fields} & set(job.carried.names))
         if taken:
             raise UsageError(
@@ -112,6 +112,8 @@ class ConvertStage(Stage):
         matrix, known = chunk.logits, None
         if matrix is None:
             matrix, known = read_matrix(chunk.batch, job.logits, job.n_classes, buffers.take)
+        if job.logits.is_one_logit:
+            matrix = without_first_class(matrix)
         status = np.full(len(matrix), Status.OK, np.uint8) if known is None else known
         self._bad_rows.refuse(chunk, status)
         self.tally.add(status)

@@ -60,8 +60,8 @@ def plan_tasks(schema: pa.Schema, options: ScoreOptions, batch: pa.RecordBatch |
     """
     length = None if batch is None else first_row_length(batch, find_logits(batch.schema, options))
     job = plan_scoring(schema, options, length)
-    # From now on, every row of every task must have this number of classes.
-    return replace(job, options=replace(job.options, n_classes=job.n_classes))
+    # From now on, every row of every task must have this number of logits.
+    return replace(job, options=replace(job.options, n_classes=job.n_logits))
 
 
 def score_batches(

@@ -62,8 +62,8 @@ class Plan:
         The input files.
     options
         The options that affect the bytes of the parts, without those that have their default.
-    n_classes
-        The number of classes.
+    n_logits
+        The number of logits in a row.
     schema, output
         The schemas of the input and of the parts' files, with their metadata: Arrow IPC messages in base64.
     codecs, split
@@ -75,7 +75,7 @@ class Plan:
     version: str
     inputs: tuple[Input, ...]
     options: dict[str, Any]
-    n_classes: int
+    n_logits: int
     schema: str
     output: str
     codecs: dict[str, str]
@@ -99,7 +99,7 @@ class Plan:
                 for number, file in enumerate(source.files)
             ),
             options=options,
-            n_classes=job.n_classes,
+            n_logits=job.n_logits,
             schema=_packed(source.schema),
             output=_packed(output_schema(job, source)),
             codecs=output_codecs(job, source),
@@ -187,7 +187,7 @@ def run_part(
     options = ScoreOptions(**values, threads=threads, memory_limit=memory_limit, storage_options=tuple(storage))
     schema = _unpacked(plan.schema)
     partitions = Partitions(tuple(map(schema.field, given.values)), (tuple(given.values.values()),))
-    source = ParquetSource([given.path], options, dataset=DatasetInfo(schema, plan.n_classes, partitions))
+    source = ParquetSource([given.path], options, dataset=DatasetInfo(schema, plan.n_logits, partitions))
     file = source.files[0]
     known = (given.size, given.footer_sha256, given.sample_sha256)
     if (file.size, file.footer_digest(), file.sample_digest) != known:

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
-from batchmax.columns.labels import Labels
+from batchmax.columns.label_column import Labels
 from batchmax.columns.matrices import SparseVectorError
 from batchmax.errors import DataError
 from batchmax.runtime.buffers import Buffers

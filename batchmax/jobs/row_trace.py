@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import plan_scoring
+from batchmax.columns.label_column import Labels
 from batchmax.errors import DataError, UsageError
 from batchmax.functional.activations import activate, loss
 from batchmax.jobs.score_batch import score_batch
@@ -29,7 +30,7 @@ from batchmax.statuses import LAST_BAD, Status
 
 Vector = NDArray[np.floating[Any]]
 
-SCORES = ("beta", "probs", "log_probs", "logsumexp", "loss", "status")
+SCORES = ("beta", "probs", "log_probs", "logsumexp", "loss", "losses", "status")
 """The values of :class:`Steps` that JSON has."""
 
 
@@ -47,7 +48,7 @@ class Steps:
         e^(βz) in the type of the logits: infinite or 0 where it overflows or underflows.
     total
         Σ e^(βz − max).
-    probs, log_probs, logsumexp, loss, status
+    probs, log_probs, logsumexp, loss, losses, status
         The outputs of ``score``.
     """
 
@@ -60,6 +61,7 @@ class Steps:
     log_probs: Vector | None
     logsumexp: float | None
     loss: float | None
+    losses: Sequence[float | None] | None
     status: str
 
 
@@ -79,6 +81,10 @@ class RowTrace:
         The names of the classes; empty if they have none.
     label
         The index of the label; None if there is none, or no single valid one.
+    targets
+        Of a multi-label row, the target of each class, None where it is missing; None if there are no valid labels.
+    is_independent
+        Whether classes are independent; then there are no log-probabilities, and no logsumexp.
     steps
         The computation for each β.
     trouble
@@ -94,6 +100,8 @@ class RowTrace:
     classes: tuple[str, ...]
     label: int | None
     steps: tuple[Steps, ...]
+    targets: tuple[float | None, ...] | None = None
+    is_independent: bool = False
     trouble: str | None = None
     warnings: tuple[str, ...] = ()
     assumed: str = ""
@@ -109,7 +117,7 @@ def trace_values(values: Sequence[float], betas: Sequence[float | None], **given
     Raises
     ------
     UsageError
-        An option is invalid, or there is only one number.
+        An option is invalid.
     """
     label = given.pop("label", None)
     given["logits"] = "logits"
@@ -119,10 +127,6 @@ def trace_values(values: Sequence[float], betas: Sequence[float | None], **given
         is_index = label.removeprefix("-").isdecimal() and given.get("classes") is None
         columns["label"] = pa.array([int(label) if is_index else label])
     options = _options(betas, given | {"n_classes": len(values)})
-    if len(values) == 1:
-        what = "the softmax of one number is always 1"
-        remedy = f"for the logit of a binary classifier: --values 0,{values[0]:g}"
-        raise UsageError(what, where="--values", remedy=remedy)
     return _trace("", pa.record_batch(columns), options)
 
 
@@ -158,11 +162,13 @@ def trace_row(
     if token is not None:
         origin, batch, job = read_token(inputs, number, token, options[0])
         # ``read_token`` has already applied the shift to the label.
-        k, classes = job.n_classes, job.classes
+        k, classes = job.n_logits, job.classes
         return _trace(origin, batch, [replace(one, n_classes=k, classes=classes, shift=False) for one in options])
     source = ParquetSource(inputs, options[0])
     file, batch = source.row(number)
-    options = [replace(one, n_classes=source.job.n_classes, classes=source.job.classes) for one in options]
+    job = source.job
+    label_format = job.options.label_format
+    options = [replace(one, n_classes=job.n_logits, classes=job.classes, label_format=label_format) for one in options]
     return _trace(f"{printable(file)}: row {number:,}", batch, options)
 
 
@@ -173,6 +179,7 @@ def as_record(row: RowTrace) -> dict[str, Any]:
         "logits": _listed(row.logits),
         "classes": list(row.classes) or None,
         "label": row.label,
+        "labels": None if row.targets is None else list(row.targets),
         "trouble": row.trouble,
         "scores": [{name: _listed(getattr(one, name)) for name in SCORES} for one in row.steps],
     }
@@ -216,7 +223,10 @@ def _trace(origin: str, batch: pa.RecordBatch, options: Sequence[ScoreOptions]) 
     label = None
     if labels.indices is not None and (labels.status is None or labels.status[0] == Status.OK):
         label = int(labels.indices[0]) if 0 <= labels.indices[0] < job.n_classes else None
-    outputs = ("probs", "log_probs", "logsumexp", *(("loss",) if job.label else ()), "status")
+    is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
+    of_row = ("probs",) if is_independent else ("probs", "log_probs", "logsumexp")
+    of_label = ("loss", "losses") if is_independent else ("loss",)
+    outputs = (*of_row, *(of_label if job.label is not None else ()), "status")
     steps = tuple(_steps(batch, logits, replace(one, outputs=outputs)) for one in options)
     status = Status[steps[0].status.upper()]
     return RowTrace(
@@ -226,11 +236,20 @@ def _trace(origin: str, batch: pa.RecordBatch, options: Sequence[ScoreOptions]) 
         order=() if logits is None else tuple(np.argsort(-logits, kind="stable").tolist()),
         classes=job.classes or (),
         label=label,
+        targets=_targets(labels) if is_independent else None,
+        is_independent=is_independent,
         steps=steps,
         trouble="; ".join(filter(None, describe_bad_row(batch, 0, status, job))) if status <= LAST_BAD else None,
         warnings=() if logits is None else tuple(input_warnings(matrix, job)),
         assumed=job.assumed,
     )
+
+
+def _targets(labels: Labels) -> tuple[float | None, ...] | None:
+    """Return the target of each class of a row, None where it is missing; None if the row has no valid labels."""
+    if labels.targets is None or (labels.status is not None and labels.status[0] != Status.OK):
+        return None
+    return tuple(None if np.isnan(one) else float(one) for one in labels.targets[0])
 
 
 def _steps(batch: pa.RecordBatch, logits: Vector | None, options: ScoreOptions) -> Steps:
@@ -251,9 +270,10 @@ def _steps(batch: pa.RecordBatch, logits: Vector | None, options: ScoreOptions) 
         powers=powers,
         total=total,
         probs=_vector(found["probs"], logits),
-        log_probs=_vector(found["log_probs"], logits),
-        logsumexp=found["logsumexp"],
+        log_probs=_vector(found.get("log_probs"), logits),
+        logsumexp=found.get("logsumexp"),
         loss=found.get("loss"),
+        losses=found.get("losses"),
         status=found["status"],
     )
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job, plan_scoring
+from batchmax.columns.label_lists import first_rows_of
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import UsageError
 from batchmax.jobs.bad_row_policy import BadRowHandler
@@ -71,6 +72,8 @@ def score_batch(batch: Any, options: ScoreOptions | None = None, **given: Any) -
     logits = find_logits(schema, options)
     lengths = (first_row_length(piece, logits) for piece in pieces)
     job = plan_scoring(schema, options, next(filter(None, lengths), None))
+    if job.is_undecided:
+        job = job.with_label_format(first_rows_of(pieces, job.label_columns))
     scored, first_row = [], 0
     for piece in pieces:
         rows = piece if options.limit is None else piece.slice(0, options.limit - first_row)

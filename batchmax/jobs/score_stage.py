@@ -45,6 +45,7 @@ class ScoreStage(Stage):
                 self.warn(text)
         self._bad_rows.refuse(chunk, scores.status)
         self.tally.add(scores.status, scores.losses, scores.nll, scores.hits, scores.weights)
+        self.tally.one_label += scores.n_with_one_label
         if self._sequences is None or not isinstance(chunk, TokenChunk):
             result = Result(score_table(chunk.batch, scores, job, buffers.take))
             return self._bad_rows.apply(chunk, result, scores.status)

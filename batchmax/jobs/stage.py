@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from batchmax import __version__
 from batchmax.activations import ACTIVATIONS
+from batchmax.columns.label_column import LABEL_SETS
 from batchmax.errors import GateError
 from batchmax.options.gates import SCORE_FIGURES, Gate, infinite_losses
 from batchmax.runtime.buffers import Buffers
@@ -25,6 +26,12 @@ from batchmax.scoring.tally import Tally
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.parquet_source import Source
 from batchmax.sources.parts import Part
+
+ONE_LABEL = (
+    "every row has exactly one label; if the rows have one class each, write its index to a column of integers, "
+    "for --activation softmax"
+)
+"""The warning about multi-label rows that may not be any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,12 +136,15 @@ class Stage(ABC):
 
     def late_warnings(self) -> list[str]:
         """Return the warnings that are known only at the end."""
-        job = self._source.job
-        rows = infinite_losses(self.tally.infinite_losses, "row" if job.nesting is None else "token")
-        if not rows:
-            return []
-        lacks = "logit -inf" if ACTIVATIONS[job.options.activation].is_log_linear else "probability 0"
-        return [f"{rows}, because a class of the label has {lacks}; the mean loss is not defined"]
+        job, found = self._source.job, []
+        activation = ACTIVATIONS[job.options.activation_name]
+        if rows := infinite_losses(self.tally.infinite_losses, "row" if job.nesting is None else "token"):
+            why = f"a class of the label has {'logit -inf' if activation.is_log_linear else 'probability 0'}"
+            why += "" if activation.is_distribution else ", or another class has probability 1"
+            found.append(f"{rows}, because {why}; the mean loss is not defined")
+        if job.label is not None and job.label.kind in LABEL_SETS and self.tally.one_label == self.tally.judged > 0:
+            found.append(ONE_LABEL)
+        return found
 
     def summary(self) -> ScoreSummary:
         """Return the summary of what was counted, as it is stored in the output."""
@@ -148,7 +158,7 @@ class Stage(ABC):
             notes=list(job.notes),
             version=__version__,
         )
-        has_hits = job.label is not None and job.label.kind != "distribution"
+        has_hits = job.label is not None and job.label.has_class
         summary.count(self.tally, has_hits=has_hits, is_nested=job.nesting is not None)
         return summary
 

@@ -27,7 +27,7 @@ The float32 loops are written in vectors
     last vector of a row overlaps the one before it. Rejected: masked loads and stores, which take several times as long
     on CPUs without AVX-512.
 Across rows or along a row
-    A row of few classes does not fill vector registers. Up to 48 classes of float32 and 32 of float64, a tile of rows
+    A row of few classes does not fill vector registers. Up to 56 classes of float32 and 32 of float64, a tile of rows
     is transposed and the registers hold rows; with more classes, they hold classes. Type and number of classes alone
     decide, and tiles are padded, so the bits of a row do not depend on its neighbors. Rejected: a choice by the size of
     the batch as well.

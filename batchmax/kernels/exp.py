@@ -93,7 +93,7 @@ def shifted_exp(z, m, beta):
 def _shifted_exp(z, m, beta):
     if z == types.float32:
         return lambda z, m, beta: exp2_single((beta * LOG2_E) * (np.float64(z) - np.float64(m)))
-    return lambda z, m, beta: _exp_double(*_shifted_logit_double(z, m, beta))
+    return lambda z, m, beta: exp_of_sum(*_shifted_logit_double(z, m, beta))
 
 
 @compiled
@@ -114,7 +114,8 @@ def exp2_single(x):
 
 
 @compiled
-def _exp_double(high, low):
+def exp_of_sum(high, low):
+    """Return exp(high + low) to 0.8 ULP, also if subnormal, for a sum of at most 710 and a far smaller low."""
     # exp(x) = 2**n * exp(r) with |r| <= ln(2)/2, where r is in two parts.
     low = 0.0 if high < LOWEST_EXP else low
     high = LOWEST_EXP if high < LOWEST_EXP else high
@@ -152,7 +153,7 @@ def _second_order(r):
 @compiled
 def exp(x):
     """Return exp(x) of a float64 to 0.8 ULP, also if subnormal; +inf above the largest float64, NaN for NaN."""
-    return _exp_double(HIGHEST_EXP if x > HIGHEST_EXP else x, 0.0)
+    return exp_of_sum(HIGHEST_EXP if x > HIGHEST_EXP else x, 0.0)
 
 
 @compiled

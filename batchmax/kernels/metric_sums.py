@@ -12,6 +12,8 @@ WEIGHT, LOSS, BRIER, HITS, INFINITE, FIGURES = 0, 1, 2, 3, 4, 5
 Weights; weighted losses, Brier scores and hits; the number of infinite losses in rows with a weight other than 0. Hits
 are NaN if a row has a target distribution instead of a class.
 """
+ENTRIES = HITS
+"""Index of the weighted number of classes, summed over rows, if classes are independent: such rows have no hits."""
 ROWS, BINS = 5, 6
 """Indices that only the sums of a group have: the number of rows, and the first of its bins."""
 SUPPORT, PREDICTED, RIGHT, CLASS_LOSS = 0, 1, 2, 3
@@ -20,7 +22,7 @@ SUPPORT, PREDICTED, RIGHT, CLASS_LOSS = 0, 1, 2, 3
 
 @kernel(
     "in float64[:], in float64[:], in int32[:], in int32[:], in float64[:], in int64[:], in float64[:], "
-    "in bool[:], in int64[:], out float64[:,:], out float64[:], out float64[:,:], out float64[:,:], "
+    "in bool[:], int64, in int64[:], out float64[:,:], out float64[:], out float64[:,:], out float64[:,:], "
     "out float64[:,:], out int64[:], out int64[:,:]",
     parallel=False,
 )
@@ -33,6 +35,7 @@ def tally_rows(
     labels,
     weights,
     counted,
+    positive,
     top_k,
     sums,
     tops,
@@ -54,6 +57,8 @@ def tally_rows(
     weights : (n,) float64, or (0,) for 1 each
     counted : (n,) bool
         Rows that have a loss.
+    positive
+        The positive class of two; -1 if there are more.
     top_k : (t,) int64
     sums : (5, 2) float64
         Indexed by WEIGHT to INFINITE; each sum with its accumulated rounding error.
@@ -64,7 +69,8 @@ def tally_rows(
     confusion : (K, K) float64, or (0, 0)
         Weights by label and predicted class.
     bins : (b, 3) float64
-        For each confidence bin of equal width: weights, weighted confidences, and weights of hits.
+        For each bin of equal width: weights, weighted probabilities, and weights of hits. The probability is that of
+        the predicted class, or of the positive one; a hit is a row with this class.
     losses : (l,) int64
         Numbers of rows by tenths of a nat; the last one includes all larger losses.
     confidences : (2, c) int64
@@ -98,29 +104,79 @@ def tally_rows(
         classes[y, CLASS_LOSS] += w * nll[i] if w != 0.0 else 0.0
         if confusion.shape[0] != 0:
             confusion[y, p] += w
-        at = _bin(confidence, n_bins)
+        probability, is_hit = _binned(rests[i], p, y, hit, positive)
+        at = _bin(probability, n_bins)
         bins[at, 0] += w
-        bins[at, 1] += w * confidence
-        bins[at, 2] += w if hit else 0.0
+        bins[at, 1] += w * probability
+        bins[at, 2] += w if is_hit else 0.0
         confidences[1 if hit else 0, _bin(confidence, n_widths)] += 1
 
 
 @kernel(
-    "in float64[:], in float64[:], in int32[:], in float64[:], in float64[:], in bool[:], in int64[:], "
-    "out float64[:,:]",
+    "in float64[:], in float64[:,:], in int64[:], in float64[:,:], in float64[:], in bool[:], "
+    "out float64[:,:], out float64[:,:], out int64[:]",
     parallel=False,
 )
-def tally_groups(nll, rests, rank, brier, weights, counted, groups, sums):
+def tally_classes(nll, probs, labels, targets, weights, counted, sums, bins, losses):
+    """Add rows whose classes are independent to the sums.
+
+    Parameters
+    ----------
+    nll, weights, counted, losses
+        As for :func:`tally_rows`.
+    probs : (n, K) float64
+    labels : (n,) int64
+        The only class with target 1; or (0,) if there are targets.
+    targets : (n, K) float64, or (0, K)
+        NaN where the target of a class is missing: then it isn't counted.
+    sums : (5, 2) float64
+        Indexed by WEIGHT, LOSS, BRIER, ENTRIES and INFINITE; each sum with its accumulated rounding error.
+    bins : (b, 3) float64
+        For each bin of probabilities of equal width: the weights of classes of rows, weighted probabilities, and
+        weighted targets.
+    """
+    n_bins = bins.shape[0]
+    for i in range(nll.shape[0]):
+        if not counted[i]:
+            continue
+        w = weights[i] if weights.shape[0] != 0 else 1.0
+        _add(sums, WEIGHT, w)
+        if nll[i] < np.inf:
+            _add(sums, LOSS, w * nll[i])
+        elif w != 0.0:
+            sums[INFINITE, 0] += 1.0
+        losses[int(min(10.0 * nll[i], losses.shape[0] - 1.0))] += 1
+        brier, entries = 0.0, 0
+        for j in range(probs.shape[1]):
+            y = targets[i, j] if targets.shape[0] != 0 else np.float64(labels[i] == j)
+            if y == y:
+                p = probs[i, j]
+                brier += (p - y) * (p - y)
+                entries += 1
+                at = _bin(p, n_bins)
+                bins[at, 0] += w
+                bins[at, 1] += w * p
+                bins[at, 2] += w * y
+        _add(sums, BRIER, w * brier)
+        _add(sums, ENTRIES, w * entries)
+
+
+@kernel(
+    "in float64[:], in float64[:], in int32[:], in int32[:], in float64[:], in int64[:], in float64[:], "
+    "in bool[:], int64, in int64[:], out float64[:,:]",
+    parallel=False,
+)
+def tally_groups(nll, rests, pred, rank, brier, labels, weights, counted, positive, groups, sums):
     """Add rows to the sums of their groups.
 
     Parameters
     ----------
-    nll, rests, rank, brier, weights, counted
+    nll, rests, pred, rank, brier, labels, weights, counted, positive
         As for :func:`tally_rows`.
     groups : (n,) int64
         The index of each row's group.
     sums : (n_groups, 6 + 3 b) float64
-        Indexed by WEIGHT to ROWS, then for each of b bins its weights, weighted confidences, and weights of hits.
+        Indexed by WEIGHT to ROWS, then for each of b bins the three sums of ``bins``.
     """
     n_bins = (sums.shape[1] - BINS) // 3
     for i in range(nll.shape[0]):
@@ -137,16 +193,26 @@ def tally_groups(nll, rests, rank, brier, weights, counted, groups, sums):
             sums[g, LOSS] += w * nll[i]
         elif w != 0.0:
             sums[g, INFINITE] += 1.0
-        confidence = 1.0 / (1.0 + rests[i])
-        at = BINS + 3 * _bin(confidence, n_bins)
+        probability, is_hit = 1.0 / (1.0 + rests[i]), rank[i] == 1
+        if rank[i] != 0:
+            probability, is_hit = _binned(rests[i], pred[i], labels[i], is_hit, positive)
+        at = BINS + 3 * _bin(probability, n_bins)
         sums[g, at] += w
-        sums[g, at + 1] += w * confidence
-        sums[g, at + 2] += hit
+        sums[g, at + 1] += w * probability
+        sums[g, at + 2] += np.nan if rank[i] == 0 else w if is_hit else 0.0
 
 
 @compiled
 def _add(sums, place, value):
     sums[place, 0], sums[place, 1] = add_exactly(sums[place, 0], sums[place, 1], value)
+
+
+@compiled
+def _binned(rest, pred, label, hit, positive):
+    """Return the probability that decides the bin of a row, and whether the row has the class of this probability."""
+    if positive < 0:
+        return 1.0 / (1.0 + rest), hit
+    return (1.0 if pred == positive else rest) / (1.0 + rest), label == positive
 
 
 @compiled

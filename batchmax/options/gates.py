@@ -56,6 +56,9 @@ OPERATORS: dict[type[ast.cmpop], tuple[Callable[[Any, Any], Any], Callable[[Any,
 }
 """How a condition compares a metric with a number, and a number with a metric."""
 
+NAME = ast.Name | ast.Attribute
+"""Nodes of names of metrics, such as ``accuracy`` and ``macro.f1``."""
+
 NO_ROWS = "there are no rows"
 NO_LABELS = "the rows have no labels"
 
@@ -131,7 +134,7 @@ class Gate:
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             raise self._invalid() from None
         self._expression = self._parsed(tree)
-        self.names = list(dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)))
+        self.names = list(dict.fromkeys(_names(self._expression)))
 
     def failure(self, figures: Mapping[str, Figure]) -> str:
         """Return why the condition is true, with the value of each metric in it; an empty string if it is false."""
@@ -160,12 +163,15 @@ class Gate:
         match node:
             case ast.BoolOp():
                 return any if isinstance(node.op, ast.Or) else all, [self._parsed(part) for part in node.values]
-            case ast.Compare(left=ast.Name(id=name), ops=[kind], comparators=[other]) if type(kind) in OPERATORS:
-                compare = OPERATORS[type(kind)][0]
-            case ast.Compare(left=other, ops=[kind], comparators=[ast.Name(id=name)]) if type(kind) in OPERATORS:
-                compare = OPERATORS[type(kind)][1]
+            case ast.Compare(left=left, ops=[kind], comparators=[right]) if type(kind) in OPERATORS:
+                is_left = isinstance(left, NAME)
+                named, other = (left, right) if is_left else (right, left)
+                compare = OPERATORS[type(kind)][0 if is_left else 1]
             case _:
                 raise self._invalid()
+        if not isinstance(named, NAME):
+            raise self._invalid()
+        name = ast.unparse(named)
         try:
             number = ast.literal_eval(other)
         except (ValueError, TypeError, SyntaxError):
@@ -187,6 +193,13 @@ class Gate:
             where="--fail-if",
             remedy="write it like: mean_loss > 1.2 or bad_rows > 100",
         )
+
+
+def _names(expression: Expression) -> Iterable[str]:
+    """Return the names in an expression, in its order."""
+    if isinstance(expression, Threshold):
+        return [expression.name]
+    return [name for part in expression[1] for name in _names(part)]
 
 
 def _text(name: str, one: Figure) -> str:

@@ -19,10 +19,14 @@ from batchmax.options.parsing import check_at_least, check_type, check_unique, r
 InputKind = Literal["logits", "log_probs", "probs"]
 BinaryName = Literal["float32", "float16", "bfloat16"]
 BadRowPolicy = Literal["error", "null", "drop"]
+LabelFormat = Literal["khot", "indices"]
 
 MAX_BETA = 1e300
 MIN_MEMORY = 256 * 2**20
 
+
+ClassWeights = tuple[float, ...] | dict[str, float]
+"""Numbers in the order of the classes, or by their names."""
 
 option_types: Callable[[type], dict[str, Any]] = cache(get_type_hints)
 """Returns the names of a class's options with their annotated types."""
@@ -54,14 +58,19 @@ class ReadOptions(Options):
         comma-separated names in the order of the classes. None: what the metadata of an output of ``score`` name, else
         ``logits``, else ``logit_*``, else the only list of floats.
     label
-        The column of class indices, class names or target distributions; ``"none"`` for no label. None: ``label``,
-        ``labels`` or ``target``, if it exists.
+        The column of class indices, class names, target distributions, or lists of the labels of multi-label rows; for
+        the latter also a pattern of one column per class. ``"none"`` for no label. None: ``label``, ``labels`` or
+        ``target``, if it exists.
+    label_format
+        What lists of integers of multi-label rows contain: ``khot``, a 0 or 1 for each class; or ``indices``, the
+        classes that are right. None: K-hot if the first 1,000 rows have only lists of 0 and 1 for each class, otherwise
+        indices.
     classes
         The class names in the order of the logits. None: those in the file's metadata, if any.
     n_classes
         The number of logits that every row must have, at least 1. None: as in the schema, else as in the first row.
     ignore_index
-        The label of rows to exclude from the loss. Default: -100.
+        The label of rows to exclude from the loss; of multi-label rows, of classes to exclude. Default: -100.
     logits_dtype
         The type of the numbers in binary rows and in lists of uint16: ``float32``, ``float16`` or ``bfloat16``. None:
         the columns have neither type.
@@ -88,6 +97,7 @@ class ReadOptions(Options):
 
     logits: str | None = None
     label: str | None = None
+    label_format: LabelFormat | None = None
     classes: tuple[str, ...] | None = None
     n_classes: int | None = None
     ignore_index: int = -100
@@ -123,10 +133,14 @@ class ModelOptions(Options):
     scale, bias
         One number per class; the logits become ``scale * z + bias``, in float64. None: unchanged.
     activation, loss
-        The activation and the loss function, as for :func:`batchmax.activate` and :func:`batchmax.loss`. Default:
-        ``softmax``, and the first loss listed for the activation, ``cross_entropy`` for softmax.
+        The activation and the loss function, as for :func:`batchmax.activate` and :func:`batchmax.loss`. None:
+        ``sigmoid`` for multi-label rows, by the type of the label column, otherwise ``softmax``; and the first loss
+        listed for the activation, ``cross_entropy`` for softmax.
     class_weights
         The factor on each class's loss, finite and not negative: in the order of the logits, or by name. None: 1 each.
+    pos_weight
+        For binary cross-entropy: the factor on the part of each class's loss that counts if the class is right; as for
+        ``class_weights``.
     label_smoothing
         The share of the uniform distribution in the target of the loss, from 0 to 1. Default: 0.
     """
@@ -136,9 +150,10 @@ class ModelOptions(Options):
     calibrated_classes: int | None = None
     scale: tuple[float, ...] | None = None
     bias: tuple[float, ...] | None = None
-    activation: ActivationName = "softmax"
+    activation: ActivationName | None = None
     loss: LossName | None = None
-    class_weights: tuple[float, ...] | dict[str, float] | None = None
+    class_weights: ClassWeights | None = None
+    pos_weight: ClassWeights | None = None
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -154,32 +169,67 @@ class ModelOptions(Options):
         refuse_if(is_outside, "--calibration", what, "calibrate again")
         share = self.label_smoothing
         refuse_if(not 0.0 <= share <= 1.0, "--label-smoothing", f"{share:g} is not between 0 and 1", "try 0.1")
-        weights = self.class_weights or ()
-        for weight in weights.values() if isinstance(weights, dict) else weights:
-            if not math.isfinite(weight) or weight < 0:  # there may be many weights, so no text is made for each
-                what, remedy = f"weight {weight:g} is invalid", "weights must be finite and not negative"
-                raise UsageError(what, where="--class-weights", remedy=remedy)
+        for option, given in (("--class-weights", self.class_weights), ("--pos-weight", self.pos_weight)):
+            weights = given or ()
+            for weight in weights.values() if isinstance(weights, dict) else weights:
+                if not math.isfinite(weight) or weight < 0:  # there may be many weights, so no text is made for each
+                    what, remedy = f"weight {weight:g} is invalid", "weights must be finite and not negative"
+                    raise UsageError(what, where=option, remedy=remedy)
+        self.check_activation(self._check_loss)
+
+    def check_activation(self, check: Callable[[ActivationName], None]) -> None:
+        """Check the activation, or if the labels determine it, that the options suit one of the possible ones.
+
+        Raises
+        ------
+        UsageError
+            What ``check`` raises for the activation; for softmax if the activation isn't known yet.
+        """
+        if self.activation is not None:
+            check(self.activation)
+            return
         try:
-            loss = self.loss_name
+            check("softmax")
+        except UsageError as error:
+            try:
+                check("sigmoid")
+            except UsageError:
+                raise error from None
+
+    def _check_loss(self, activation: ActivationName) -> None:
+        """Check that an activation, the loss, the weights and the calibration are compatible."""
+        try:
+            loss = loss_of(activation, self.loss)
         except ValueError as error:
             raise UsageError(str(error), where="--loss", remedy="batchmax show --alternatives compares them") from error
-        is_weighted = self.class_weights is not None or self.label_smoothing != 0
-        what = f"loss {loss} supports neither class weights nor label smoothing"
-        refuse_if(is_weighted and not LOSSES[loss].has_weights, "--loss", what, "leave them out")
+        has = LOSSES[loss]
+        is_refused = (self.class_weights is not None and not has.has_weights) or (
+            self.label_smoothing != 0 and not has.has_smoothing
+        )
+        neither = "no label smoothing" if has.has_weights else "neither class weights nor label smoothing"
+        refuse_if(is_refused, "--loss", f"loss {loss} supports {neither}", "leave them out")
+        is_refused = self.pos_weight is not None and not has.has_positive_weights
+        what, remedy = f"loss {loss} has no positive weights", "use --class-weights, or --activation sigmoid"
+        refuse_if(is_refused, "--pos-weight", what, remedy)
         is_calibrated = self.calibration is not None or self.scale is not None
-        is_other = not ACTIVATIONS[self.activation].is_log_linear
         what = "a calibration applies to softmax only"
+        is_other = not ACTIVATIONS[activation].is_log_linear
         refuse_if(is_calibrated and is_other, "--calibration", what, "leave out one of them")
+
+    @property
+    def activation_name(self) -> ActivationName:
+        """The activation; softmax if it isn't set. That of a job is set if it isn't softmax."""
+        return self.activation or "softmax"
 
     @property
     def loss_name(self) -> LossName:
         """The loss function: ``loss``, or the default of the activation."""
-        return loss_of(self.activation, self.loss)
+        return loss_of(self.activation_name, self.loss)
 
     @property
     def is_usual(self) -> bool:
         """Whether the activation is softmax, and the loss cross-entropy."""
-        return ACTIVATIONS[self.activation].is_log_linear and self.loss_name == "cross_entropy"
+        return ACTIVATIONS[self.activation_name].is_log_linear and self.loss_name == "cross_entropy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +274,11 @@ class InputOptions(RunOptions, ModelOptions, ReadOptions):
     def __post_init__(self) -> None:
         """Check that the activation fits to the input."""
         super().__post_init__()
-        is_other = not ACTIVATIONS[self.activation].is_log_linear
-        what = f"activation {self.activation} is computed from logits, not from {self.input}"
+        self.check_activation(self._check_input)
+
+    def _check_input(self, activation: ActivationName) -> None:
+        is_other = not ACTIVATIONS[activation].is_log_linear
+        what = f"activation {activation} is computed from logits, not from {self.input}"
         refuse_if(is_other and self.input not in {None, "logits"}, "--activation", what, "give logits")
 
 

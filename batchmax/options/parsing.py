@@ -52,10 +52,12 @@ def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequenc
     return names
 
 
-def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, ...] | dict[str, float]:
+def read_class_weights(
+    given: Any, storage: Sequence[str] = (), name: str = "class_weights"
+) -> tuple[float, ...] | dict[str, float]:
     """Return class weights from numbers, a dictionary by name, or a file of lines ``number`` or ``name,number``.
 
-    ``storage`` has the options of the file system if the file is at a URI.
+    ``storage`` has the options of the file system if the file is at a URI, and ``name`` is the name of the option.
 
     Raises
     ------
@@ -63,11 +65,12 @@ def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, 
         The file doesn't exist, a line is invalid, a name occurs twice, or weights aren't numbers.
     """
     if isinstance(given, Mapping):
-        return {str(name): _weight(weight) for name, weight in given.items()}
+        return {str(label): _weight(name, weight) for label, weight in given.items()}
     if not isinstance(given, str | os.PathLike):
-        return tuple(_weight(weight) for weight in _items("class_weights", given))
-    invalid, remedy = partial(UsageError, where="--class-weights"), "write one number per line, or name,number"
-    text = read_text(given, "--class-weights", storage)
+        return tuple(_weight(name, weight) for weight in _items(name, given))
+    option = f"--{name.replace('_', '-')}"
+    invalid, remedy = partial(UsageError, where=option), "write one number per line, or name,number"
+    text = read_text(given, option, storage)
     if text is None:
         raise invalid(f"there is no file {given}", remedy="give a file with one number per line")
     named: dict[str, float] = {}
@@ -75,17 +78,17 @@ def read_class_weights(given: Any, storage: Sequence[str] = ()) -> tuple[float, 
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        name, comma, weight = map(str.strip, line.rpartition(","))
+        label, comma, weight = map(str.strip, line.rpartition(","))
         try:
             value = float(weight)
         except ValueError:
             raise invalid(f"line {number} of {given} is {line.strip()!r}", remedy=remedy) from None
         if not comma:
             plain.append(value)
-        elif name in named:
-            raise invalid(f"{given} names {name!r} twice", remedy="name it once")
+        elif label in named:
+            raise invalid(f"{given} names {label!r} twice", remedy="name it once")
         else:
-            named[name] = value
+            named[label] = value
     if bool(named) == bool(plain):
         what = "mixes numbers with and without names" if named else "contains no numbers"
         raise invalid(f"{given} {what}", remedy=remedy)
@@ -124,14 +127,14 @@ def _items(option: str, given: Any) -> list[Any]:
     return list(given)
 
 
-def _weight(given: Any) -> float:
+def _weight(option: str, given: Any) -> float:
     # float() also accepts text, which is invalid here, and tensors with one number, which are valid.
     try:
         if not isinstance(given, str | bytes):
             return float(given)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise _wrong_type("class_weights", given, "numbers")
+    raise _wrong_type(option, given, "numbers")
 
 
 def check_type(option: str, value: Any, hint: Any) -> None:

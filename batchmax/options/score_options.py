@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
-from batchmax.activations import ACTIVATIONS
+from batchmax.activations import ACTIVATIONS, ActivationName
 from batchmax.errors import UsageError
 from batchmax.options.calibration_file import read_calibration
 from batchmax.options.gates import SCORE_FIGURES, Gate
@@ -27,6 +27,7 @@ from batchmax.options.parsing import (
     refuse_if,
 )
 from batchmax.outputs import OUTPUTS
+from batchmax.runtime.text import quantity
 
 Layout = Literal["list", "fixed", "wide"]
 FloatName = Literal["float32", "float64", "float16"]
@@ -34,6 +35,12 @@ IfExists = Literal["error", "overwrite", "resume"]
 Engine = Literal["local", "ray"]
 Compression = Literal["snappy", "zstd", "lz4", "gzip", "brotli", "none"]
 Durability = Literal["sync", "none"]
+
+INDEPENDENT = "its classes are independent, and those above 0.5 are the output preds"
+"""Why outputs about one class don't exist for an activation without a distribution, as a remedy."""
+
+ONE_CLASS = "only sigmoid, for multi-label rows, has it"
+"""The same for outputs of independent classes, for other activations."""
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - a type
 
@@ -150,17 +157,25 @@ class ScoreOptions(ConvertOptions, InputOptions):
         refuse_if(self.seed >= 2**64, "--seed", f"{self.seed} is larger than 2**64 - 1", "give a smaller number")
         if self.fail_if is not None:
             Gate(self.fail_if, SCORE_FIGURES)
-        activation = ACTIVATIONS[self.activation]
         check_unique("--outputs", self.outputs or ())
         for name in self.outputs or ():
             refuse_if(name not in OUTPUTS, "--outputs", f"unknown output {name!r}", f"choose from {', '.join(OUTPUTS)}")
             lacks_label = OUTPUTS[name].needs_label and self.label == "none"
             refuse_if(lacks_label, "--outputs", f"{name} needs labels", "name the label column: --label NAME")
-            what = f"activation {self.activation} has no {name}"
-            refuse_if(not activation.supports(OUTPUTS[name].of), "--outputs", what, "leave it out")
-        lacks_order = self.top_k is not None and not activation.supports("distribution")
-        what = f"activation {self.activation} has no most probable classes"
-        refuse_if(lacks_order, "--top-k", what, "leave it out")
+        self.check_activation(self._check_outputs)
+
+    def _check_outputs(self, activation: ActivationName) -> None:
+        """Check that an activation has the outputs."""
+        supports = ACTIVATIONS[activation].supports
+        remedy = f"leave it out: {ONE_CLASS if supports('distribution') else INDEPENDENT}"
+        for name in self.outputs or ():
+            of = OUTPUTS[name].of
+            what = f"activation {activation} has no {name}"
+            is_of_one = of != "independent" and supports("distribution")
+            refuse_if(not supports(of), "--outputs", what, "leave it out" if is_of_one else remedy)
+        lacks_order = self.top_k is not None and not supports("distribution")
+        what = f"activation {activation} has no most probable classes"
+        refuse_if(lacks_order, "--top-k", what, remedy)
 
     @property
     def is_durable(self) -> bool:
@@ -196,6 +211,33 @@ def score_options(**given: Any) -> ScoreOptions:
     if options.outputs == () and options.top_k is None:
         raise UsageError("no output is selected", where="--outputs", remedy="try probs,loss")
     return options
+
+
+def binary_options(options: ScoreOptions) -> ScoreOptions:
+    """Return the options for rows of one logit, which are computed as two logits under softmax.
+
+    The sigmoid of one logit z is the softmax of the logits 0 and z.
+
+    Raises
+    ------
+    UsageError
+        The activation or the loss isn't that of a binary classifier.
+    """
+    remedy = "leave it out; to use another one, give two logits per row"
+    if options.activation_name not in {"softmax", "sigmoid"}:
+        what = f"{options.activation} needs two or more logits per row, and there is one"
+        raise UsageError(what, where="--activation", remedy=remedy)
+    if options.loss_name not in {"cross_entropy", "binary_cross_entropy"}:
+        what = f"{options.loss_name} needs two or more logits per row, and there is one"
+        raise UsageError(what, where="--loss", remedy=remedy)
+    weights = options.class_weights
+    if options.pos_weight is not None:
+        given = options.pos_weight.values() if isinstance(options.pos_weight, dict) else options.pos_weight
+        what = f"{quantity(len(given), 'weight')} for rows of one logit"
+        refuse_if(len(given) != 1, "--pos-weight", what, "give one number, the weight of class 1")
+        refuse_if(weights is not None, "--pos-weight", "--class-weights is given too", "leave out one of them")
+        weights = (1.0, *given)
+    return replace(options, activation="softmax", loss=None, class_weights=weights, pos_weight=None)
 
 
 def resolve_options(kind: type[O], options: O | None, given: Mapping[str, Any]) -> O:
@@ -241,8 +283,9 @@ def _from_keywords(kind: type[O], given: Mapping[str, Any]) -> O:
         values["classes"] = read_classes(given["classes"], storage)
     if "memory_limit" in values:
         values["memory_limit"] = parse_bytes(values["memory_limit"])
-    if "class_weights" in values:
-        values["class_weights"] = read_class_weights(values["class_weights"], storage)
+    for name in ("class_weights", "pos_weight"):
+        if name in values:
+            values[name] = read_class_weights(values[name], storage, name)
     return kind(**values)
 
 

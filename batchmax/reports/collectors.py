@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.columns.sequences import Tokens
-from batchmax.evaluation.evaluate import Evaluation
 from batchmax.evaluation.metrics import CONFIDENCE_BINS
+from batchmax.evaluation.result import Evaluation
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.scoring.score_rows import carried_columns
 from batchmax.scoring.sequence_totals import SequenceTally

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from batchmax import __version__
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.evaluate import Evaluation, evaluate
+from batchmax.evaluation.evaluate import evaluate
 from batchmax.evaluation.metrics import check_bins
+from batchmax.evaluation.result import Evaluation
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches, rows_in
 from batchmax.evaluation.worst_rows import NEEDED, WorstRows
 from batchmax.jobs.pipeline import report_source
@@ -98,6 +99,7 @@ def report(
     worst: int = 20,
     by: str | Iterable[str] = (),
     bins: int = 15,
+    positive: str | None = None,
     title: str | None = None,
     progress: Progress | None = None,
     if_exists: Literal["error", "overwrite"] | None = None,
@@ -127,6 +129,8 @@ def report(
         Columns to group rows by.
     bins
         Number of bins of the reliability diagram.
+    positive
+        The positive class of two, as for :func:`batchmax.evaluate`.
     title
         Title of the page; by default the first file's name.
     progress
@@ -170,10 +174,11 @@ def report(
     place.refuse_inputs(files)
     passes, metrics = _SharedProgress(progress, 2 if has_labels else 1), None
     if has_labels:
-        metrics = evaluate(src, options, bins=bins, by=groups, progress=passes)
+        metrics = evaluate(src, options, bins=bins, positive=positive, by=groups, progress=passes)
     else:
         report_source(source, progress)
-    origin = provenance(source, options, {"row": row, "worst": worst, "by": groups, "bins": bins})
+    asked = {"row": row, "worst": worst, "by": groups, "bins": bins, "positive": positive}
+    origin = provenance(source, options, asked)
     facts = _facts(source, metrics, row, worst, _title(source) if title is None else title, origin, passes)
     size, metrics = place.write(page(facts)), facts.metrics
     progress.published()

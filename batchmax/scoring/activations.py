@@ -1,5 +1,7 @@
 """Computes activations other than softmax, and losses other than cross-entropy: arrays in, arrays out.
 
+All are distributions; module ``multi_label`` has activations with independent classes.
+
 The probabilities of an activation are the softmax of their own logarithms, so the softmax kernels compute all outputs
 from these logarithms. Only the status of a row follows from its logits.
 """
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS, LOSSES, LossName
-from batchmax.columns.labels import Labels
+from batchmax.columns.label_column import Labels
 from batchmax.kernels.activations import activate_rows, loss_rows
 from batchmax.options.score_options import ScoreOptions
 from batchmax.runtime.buffers import Take
@@ -22,12 +24,9 @@ Array = NDArray[Any]
 
 
 def activate(logits: Array, options: ScoreOptions, take: Take) -> tuple[Array, Array]:
-    """Return the probabilities of (n, K) float64 logits, and their logarithms; NaN in rows without a result.
-
-    For an activation that isn't a distribution, the second matrix has the order of the probabilities instead.
-    """
+    """Return the probabilities of (n, K) float64 logits, and their logarithms; NaN in rows without a result."""
     probs, logs = take(logits.shape, logits.dtype), take(logits.shape, logits.dtype)
-    activate_rows(logits, ACTIVATIONS[options.activation].number, options.beta, probs, logs)
+    activate_rows(logits, ACTIVATIONS[options.activation_name].number, options.beta, probs, logs)
     return probs, logs
 
 
@@ -58,10 +57,7 @@ def other_losses(
     results.
     """
     nll, losses = usual
-    activation = ACTIVATIONS[options.activation]
-    if not activation.is_distribution:
-        nll = losses = _losses(logits, labels, status, options, activation.likelihood, take)
-    if options.loss_name != activation.likelihood:
+    if options.loss_name != "cross_entropy":
         losses = _losses(logits, labels, status, options, options.loss_name, take)
     return nll, losses
 
@@ -73,6 +69,6 @@ def _losses(logits: Array, labels: Labels, status: Array, options: ScoreOptions,
     if labels.indices is not None:
         np.copyto(indices, labels.indices, where=status > LAST_WITHOUT_LOSS)
     found = take((n,), np.float64)
-    activation = ACTIVATIONS[options.activation].number
+    activation = ACTIVATIONS[options.activation_name].number
     loss_rows(logits, indices, targets, activation, LOSSES[loss].number, options.beta, found, np.empty((0, k)))
     return found

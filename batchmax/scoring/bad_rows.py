@@ -8,6 +8,7 @@ import pyarrow as pa
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_array
 from batchmax.columns.job import Job
+from batchmax.columns.label_column import LabelColumn
 from batchmax.columns.matrices import first_row_length, read_matrix
 from batchmax.errors import BadRowError
 from batchmax.runtime.text import close_match, quantity
@@ -18,7 +19,7 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
     """Return what is wrong with a bad row, and a hint for this kind of error (empty if there is none)."""
     if status == Status.BAD_LENGTH:
         length = first_row_length(batch.slice(row, 1), job.logits) or 0
-        return f"{quantity(length, 'logit')}, not {job.n_classes:,}", ""
+        return f"{quantity(length, 'logit')}, not {job.n_logits:,}", ""
     if status in {Status.NAN_LOGIT, Status.INF_LOGIT}:
         matrix, _ = read_matrix(batch.slice(row, 1), job.logits, job.n_classes)
         logits = matrix[0]
@@ -27,19 +28,21 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
             return f"{logits[at]:g} at class {at} is not a probability", ""
         is_nan = status == Status.NAN_LOGIT
         at = int(np.argmax(np.isnan(logits) if is_nan else logits == np.inf))
+        if job.logits.is_one_logit:
+            return "the logit is NaN", ""
         return f"{'NaN' if is_nan else '+inf'} at class {at}", ""
     if status == Status.ALL_MASKED:
         return "every logit is -inf", ""
     if status == Status.NO_ANSWER:
-        activation = ACTIVATIONS[job.options.activation]
+        activation = ACTIVATIONS[job.options.activation_name]
         return f"{activation.name} is undefined for this row: {activation.undefined}", ""
     if status == Status.BAD_LABEL and job.label is not None:
+        if job.label.is_multi_label:
+            return _describe_classes(batch.slice(row, 1), job, job.label)
         given = column_array(batch, job.label.name)[row].as_py()
         if job.nesting is not None and (given is None or (job.label.kind == "index" and 0 <= given < job.n_classes)):
             return "the row does not have one label for each token", ""
         if job.label.kind == "distribution":
-            if not job.label.sums_to_1:
-                return f"the labels are not {job.n_classes:,} numbers from 0 to 1", ""
             what = f"the labels are not {job.n_classes:,} probabilities that sum to 1"
             return what, "if several classes can be right: --activation sigmoid"
         if given == job.n_classes and job.label.kind == "index":
@@ -54,6 +57,35 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
         hint = f"if it marks rows without a label: --ignore-index {given}" if ignored else ""
         return f"label {given} is not a class: valid labels are 0 to {job.n_classes - 1:,}", hint
     return "the logits are null", ""
+
+
+def _describe_classes(row: pa.RecordBatch, job: Job, label: LabelColumn) -> tuple[str, str]:
+    """Return what is wrong with the labels of a multi-label row, and a hint."""
+    values = [column_array(row, name)[0].as_py() for name in label.columns]
+    values = values or column_array(row, label.name)[0].as_py() or []
+    if label.kind in {"indices", "names"}:
+        classes = label.lookup or range(job.n_classes)
+        known = [value if value is None or label.kind == "names" else str(value) for value in values]
+        names = [str(one) for one in classes]
+        left = [one for one in known if one is not None and one != str(job.options.ignore_index)]
+        hint = "if the lists have a 0 or 1 for each class: --label-format khot" if label.kind == "indices" else ""
+        for value in left:
+            text = repr(value) if label.lookup else value
+            if value not in names:
+                kind = "class name" if label.lookup else "class"
+                close = close_match(value, names).rstrip("; ") if label.lookup else ""
+                valid = "" if label.lookup else f": valid labels are 0 to {job.n_classes - 1:,}"
+                return f"label {text} is not a {kind}{valid}", close or hint
+            if left.count(value) > 1:
+                return f"label {text} is listed twice", hint
+    hint = "if the lists have class indices: --label-format indices" if job.options.label_format == "khot" else ""
+    if len(values) != job.n_classes:
+        return f"{quantity(len(values), 'label')}, not one for each of the {job.n_classes:,} classes", hint
+    if label.kind == "distribution":
+        return f"the labels are not {job.n_classes:,} numbers from 0 to 1", ""
+    at, value = next(((at, one) for at, one in enumerate(values) if one not in {None, 0, 1}), (0, None))
+    name = f" (column {label.columns[at]!r})" if label.columns else ""
+    return f"label {value} at class {at}{name} is not 0 or 1", hint
 
 
 def bad_row(where: str, what: str, hint: str = "", command: str = "") -> BadRowError:

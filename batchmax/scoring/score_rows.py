@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job, computed_fields
-from batchmax.columns.labels import Labels, read_labels
+from batchmax.columns.label_column import Labels
+from batchmax.columns.labels import read_labels
 from batchmax.columns.logits_layout import OutputLayout
 from batchmax.columns.matrices import looks_like_probabilities, read_matrix
-from batchmax.columns.result_arrays import matrix_columns, pred_column, status_column, vector_column
+from batchmax.columns.result_arrays import (
+    classes_column,
+    matrix_columns,
+    null_nans,
+    pred_column,
+    status_column,
+    vector_column,
+)
 from batchmax.columns.scored_input import unclear_content
 from batchmax.columns.sequences import Tokens
 from batchmax.functional.losses import Rows, dense_losses, index_losses, softmax_rows
@@ -28,11 +36,12 @@ from batchmax.kernels.moments import row_moments
 from batchmax.kernels.ranking import order_rows
 from batchmax.kernels.sampling import sample_rows
 from batchmax.kernels.top_k import tail_rows, top_k_rows
-from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
+from batchmax.outputs import CLASS_OUTPUTS, FLOAT_OUTPUTS, OUTPUTS
 from batchmax.parquet.int96 import is_raw
 from batchmax.runtime.buffers import Take
 from batchmax.runtime.lazy_imports import ImportedWhenUsed
 from batchmax.scoring.activations import activate, correct_statuses, other_losses
+from batchmax.scoring.multi_label import activate_classes, check_indices, class_losses, has_one_label
 from batchmax.statuses import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 
 pc = ImportedWhenUsed("pyarrow.compute")
@@ -47,7 +56,8 @@ ROWS_CHECKED = 1024
 class ScoredRows:
     """Results of n rows: (n,) or (n, K) arrays by output name, and what a summary counts.
 
-    ``rows`` is the result of the softmax kernel.
+    ``rows`` is the result of the softmax kernel; without numbers if the classes are independent. Then
+    ``n_with_one_label`` is the number of rows with a loss that have exactly one label.
     """
 
     values: dict[str, Array]
@@ -57,6 +67,7 @@ class ScoredRows:
     nll: NDArray[np.float64] | None
     hits: NDArray[np.bool_] | None
     weights: NDArray[np.float64] | None
+    n_with_one_label: int = 0
 
 
 def read_rows(
@@ -105,12 +116,14 @@ def score_rows(
 
     Results are in memory from ``take``. Bad rows have NaN or -1; their status is the reason.
     """
-    options, activation = job.options, ACTIVATIONS[job.options.activation]
+    options, activation = job.options, ACTIVATIONS[job.options.activation_name]
     status = take((len(logits),), np.uint8)
     status.fill(Status.OK)
     for known in (row_status, labels.status):
         if known is not None:
             np.minimum(status, known, out=status)
+    if not activation.is_distribution:
+        return _independent_classes(logits, labels, status, job, take)
     values: dict[str, Array] = {}
     if activation.is_log_linear:
         matrix, beta = logits, options.beta
@@ -174,6 +187,24 @@ def score_rows(
     return ScoredRows(values, rows, status, losses, nll, hits, weights)
 
 
+def _independent_classes(logits: Array, labels: Labels, status: Array, job: Job, take: Take) -> ScoredRows:
+    values = activate_classes(logits, status, job, take)
+    check_indices(labels, job.n_classes, status)
+    nll = losses = hits = None
+    n_with_one_label = 0
+    if labels.indices is not None or labels.targets is not None:
+        found, nll, counts = class_losses(logits, labels, status, job, take)
+        losses, n_with_one_label = found["loss"], has_one_label(counts, status)
+        values |= found
+    if labels.indices is not None:
+        hits = logits.argmax(axis=1) == labels.indices
+    values["status"] = status
+    none = np.empty(0)
+    rows = Rows(none, none, none if nll is None else nll, np.empty(0, np.bool_), status)
+    # As in PyTorch, the mean loss of weighted classes isn't divided by their weights.
+    return ScoredRows(values, rows, status, losses, nll, hits, None, n_with_one_label)
+
+
 def score_table(batch: pa.RecordBatch, scores: ScoredRows, job: Job, take: Take = np.empty) -> pa.RecordBatch:
     """Return the carried and the computed columns of a batch, null where a row has no value."""
     columns = carried_columns(batch, job) + computed_columns(scores, job, take)
@@ -217,8 +248,9 @@ def input_warnings(matrix: Array, job: Job) -> list[str]:
     """
     warnings = []
     some = matrix[:ROWS_CHECKED]
-    is_log_linear = ACTIVATIONS[job.options.activation].is_log_linear
-    if is_log_linear and job.options.input == "logits" and looks_like_probabilities(some):
+    is_log_linear = ACTIVATIONS[job.options.activation_name].is_log_linear
+    is_doubtful = looks_like_probabilities(some, is_one_logit=job.logits.is_one_logit)
+    if is_log_linear and job.options.input == "logits" and is_doubtful:
         if job.logits.is_guess:
             raise unclear_content(job.logits.names[0], "the rows look like probabilities")
         warnings.append("the rows look like probabilities; if they are: --input probs")
@@ -248,10 +280,12 @@ def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take)
         return [(field, rows)]
     if name in CLASS_OUTPUTS:
         return [(field, pred_column(values, job.classes, missing))]
+    if name == "preds":
+        return [(field, classes_column(values, job.classes, missing))]
     kind = OUTPUTS[name].kind if name in OUTPUTS else "matrix"
     if kind == "status":
         return [(field, status_column(values))]
-    if kind == "float":
+    if name in FLOAT_OUTPUTS:
         values = _cast(values, job.loss_dtype, take)
     elif kind == "matrix":
         values = _cast(values, job.dtype, take)
@@ -259,7 +293,10 @@ def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take)
         return [(field, vector_column(values, missing))]
     layout: OutputLayout = job.layout if name in OUTPUTS else "list"
     prefix = job.options.prefix if job.nesting is None else ""
-    return matrix_columns(name, values, layout, missing=missing, suffixes=job.logits.suffixes, prefix=prefix, take=take)
+    columns = matrix_columns(
+        name, values, layout, missing=missing, suffixes=job.logits.suffixes, prefix=prefix, take=take
+    )
+    return [(field, null_nans(array)) for field, array in columns] if name == "losses" else columns
 
 
 def _cast(values: Array, dtype: np.dtype[Any], take: Take) -> Array:

@@ -123,7 +123,7 @@ class ScoreSummary(CommandResult):
         no_loss = without_loss(counts, of) if has_labels else NO_LABELS
         infinite = infinite_losses(self.infinite_losses, of)
         no_rows = "" if self.n_rows else NO_ROWS
-        no_classes = "labels are distributions, which have no class" if self.accuracy is None else ""
+        no_classes = "labels are distributions or multi-label, which have no class" if self.accuracy is None else ""
         rows = "" if is_nested else "the rows are not sequences"
         no_bytes = without_text(self.status_counts) if self.bits_per_byte is None else ""
         no_mean = "the weights of the labels sum to 0, or the losses are too large" if self.mean_loss is None else ""

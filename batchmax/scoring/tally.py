@@ -26,9 +26,9 @@ class Tally:
     """Counts and sums over rows; over tokens if rows are sequences.
 
     Each sum is an array of 3 numbers: the sum, its accumulated rounding error, and the number of infinite values, which
-    aren't summed. ``judged`` counts rows with a loss, ``hits`` those that were predicted correctly. For sequences,
-    ``sequences`` counts the statuses of rows, ``bytes`` is the bytes of text of rows with a loss, and ``text_nll`` sums
-    the plain losses of these rows.
+    aren't summed. ``judged`` counts rows with a loss, ``hits`` those that were predicted correctly, and if classes are
+    independent, ``one_label`` those with exactly one label. For sequences, ``sequences`` counts the statuses of rows,
+    ``bytes`` is the bytes of text of rows with a loss, and ``text_nll`` sums the plain losses of these rows.
     """
 
     statuses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
@@ -39,6 +39,7 @@ class Tally:
     text_nll: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     judged: int = 0
     hits: int = 0
+    one_label: int = 0
     bytes: int = 0
     nested: bool = False
 
@@ -71,7 +72,7 @@ class Tally:
         """Return a tally from what :meth:`state` returned."""
         tally = cls()
         for name, value in vars(tally).items():
-            kept = state[name]
+            kept = state.get(name, value)  # parts of earlier versions don't have every field
             setattr(tally, name, np.array(kept, value.dtype) if isinstance(value, np.ndarray) else kept)
         return tally
 
@@ -84,6 +85,7 @@ class Tally:
             total.sequences += one.sequences
             total.judged += one.judged
             total.hits += one.hits
+            total.one_label += one.one_label
             total.bytes += one.bytes
             total.nested |= one.nested
             for name in ("loss", "nll", "weight", "text_nll"):

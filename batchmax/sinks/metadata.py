@@ -122,7 +122,11 @@ def _provenance(job: Job, files: Sequence[InputFile], command: str) -> dict[str,
     if "sample" in job.outputs:
         options["seed"] = job.options.seed
     if not job.options.is_usual:
-        options |= {"activation": job.options.activation, "loss": job.options.loss_name}
+        options |= {"activation": job.options.activation_name, "loss": job.options.loss_name}
+    if job.options.label_format is not None:
+        options["label_format"] = job.options.label_format
+    if job.pos_weights is not None:
+        options["pos_weight"] = job.pos_weights.tolist()
     if job.options.scale is not None:
         options |= {"scale": job.options.scale, "bias": job.options.bias}
     if job.nesting is not None:
@@ -131,18 +135,23 @@ def _provenance(job: Job, files: Sequence[InputFile], command: str) -> dict[str,
     weights = None if job.class_weights is None else job.class_weights.tolist()
     # Class names that are numbers could be the labels themselves, or names that labels index.
     label_kind = {"label_kind": "index"} if job.label is not None and job.label.ignores_names else {}
-    return label_kind | {
-        "version": __version__,
-        "command": command,
-        "logits": list(names) if len(names) == 1 else job.options.logits or DEFAULT_PATTERN,
-        "label": job.label.name if job.label else None,
-        "n_classes": job.n_classes,
-        "classes": job.classes,
-        "temperature": 1.0 / job.options.beta,
-        "outputs": list(job.outputs),
-        "layout": job.layout,
-        "dtype": str(job.dtype),
-        "class_weights": weights,
-        "options": options,
-        "inputs": input_fingerprints(files),
-    }
+    n_logits = {"n_logits": 1} if job.logits.is_one_logit else {}
+    return (
+        label_kind
+        | n_logits
+        | {
+            "version": __version__,
+            "command": command,
+            "logits": list(names) if len(names) == 1 else job.options.logits or DEFAULT_PATTERN,
+            "label": job.label.name if job.label else None,
+            "n_classes": job.n_classes,
+            "classes": job.classes,
+            "temperature": 1.0 / job.options.beta,
+            "outputs": list(job.outputs),
+            "layout": job.layout,
+            "dtype": str(job.dtype),
+            "class_weights": weights,
+            "options": options,
+            "inputs": input_fingerprints(files),
+        }
+    )

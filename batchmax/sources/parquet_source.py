@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import plan_scoring
+from batchmax.columns.label_lists import first_rows_of
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.columns.matrices import SparseVectorError, first_row_length
 from batchmax.errors import DataError, UsageError
@@ -75,10 +76,10 @@ def open_source(
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known about a larger set of files: merged columns, number of classes, and columns from folder names."""
+    """What is known about a larger set of files: merged columns, logits in a row, and columns from folder names."""
 
     schema: pa.Schema
-    n_classes: int
+    n_logits: int
     partitions: Partitions
 
 
@@ -154,11 +155,15 @@ class ParquetSource:
         check_agreement(self.files, schemas, union, self.job, options, folder_columns, self._first_length)
         self._add_notes(union)
         self._groups = GroupReader(self.job, folder_columns, self.read_statistics)
+        if self.job.is_undecided:
+            with schema_errors(self.files[0].path):
+                self.job = self.job.with_label_format(first_rows_of(self._label_batches()))
+            self._groups = GroupReader(self.job, folder_columns, self.read_statistics)
 
     def _open_in_dataset(self, dataset: DatasetInfo) -> None:
         """Read the files with the columns of the larger set that they belong to."""
         self.schema, self.partitions = dataset.schema, dataset.partitions
-        self.job = plan_scoring(dataset.schema, self._options, dataset.n_classes)
+        self.job = plan_scoring(dataset.schema, self._options, dataset.n_logits)
         stored = pa.schema([field for field in dataset.schema if field.name not in self.partitions.names])
         self.files = [replace(file, columns=file_columns_of(stored, file.schema)) for file in self.files]
         self._groups = GroupReader(self.job, self.partitions.names, self.read_statistics)
@@ -208,6 +213,14 @@ class ParquetSource:
                 return self.partitions.added(batch, number, names)
         return None
 
+    def _label_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the labels of all rows."""
+        names = self.job.label_columns
+        stored = [name for name in names if name not in self.partitions.names]
+        for number, file in enumerate(self.files):
+            for batch in self._groups.row_batches(file, stored):
+                yield self.partitions.added(batch, number, names)
+
     def group_rows(self) -> list[list[int]]:
         """Return the number of rows of each row group of each file."""
         return [
@@ -222,7 +235,7 @@ class ParquetSource:
             return self.job.row_bytes
         groups = ((file, group) for file in self.files for group in range(file.metadata.num_row_groups))
         numbers: int = sum(self._groups.n_values(file, group) for file, group in groups)
-        return max(1, -(-numbers * self.job.row_bytes // (self.job.n_classes * max(int(self.n_rows), 1))))
+        return max(1, -(-numbers * self.job.row_bytes // (self.job.n_logits * max(int(self.n_rows), 1))))
 
     def chunks(self, parts: Iterable[Part], plan: ReadPlan, skip: int = 0) -> Generator[Chunk, None, None]:
         """Yield the rows of some parts in order, in chunks that depend on the inputs and options, never on the machine.

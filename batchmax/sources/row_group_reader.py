@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchmax.columns.job import Job
+from batchmax.columns.matrices import with_first_class
 from batchmax.errors import BatchmaxError
 from batchmax.parquet import CopiedColumns, FooterError, MatrixReader, PageError, SequenceReader, ThriftError
 from batchmax.parquet.reading.raw_pages import pooled_matrix
@@ -87,7 +88,7 @@ class GroupReader:
                 whole = rows <= sizes.group_rows
                 at_once, kept_rows = sizes.chunk_rows, sizes.group_rows
             else:
-                tokens = self.n_values(file, group) // self.job.n_classes
+                tokens = self.n_values(file, group) // self.job.n_logits
                 whole = tokens <= token_sizes.group_tokens and rows <= token_sizes.group_rows
                 at_once = rows_at_once(max(1, self._carried_row_bytes(file) + 8 * tokens // max(rows, 1)))
             copied = None
@@ -135,7 +136,7 @@ class GroupReader:
         counts = [self.n_values(file, group) for group in range(file.metadata.num_row_groups)]
         if not all(counts):
             return None
-        return int(file.metadata.num_rows) + sum(counts) // self.job.n_classes
+        return int(file.metadata.num_rows) + sum(counts) // self.job.n_logits
 
     def _without_copied(self, plan: ReadPlan, copied: CopiedColumns | None) -> ReadPlan:
         """Return how to read a row group whose columns in ``copied`` need no decoding."""
@@ -199,7 +200,7 @@ class GroupReader:
         try:
             row_group = footer.row_group(group)
             chunk = row_group.chunk(leaves[0])
-            more = row_group.n_rows, job.n_classes, plan.workers, self._limit // (8 * plan.readers)
+            more = row_group.n_rows, job.n_logits, plan.workers, self._limit // (8 * plan.readers)
             reader: MatrixReader | SequenceReader
             if job.nesting is None or column is None:
                 reader = MatrixReader(opened.descriptor, chunk, footer.leaves[leaves[0]], *more)
@@ -265,6 +266,10 @@ class GroupReader:
 
     def first_rows(self, file: InputFile, names: Sequence[str]) -> pa.RecordBatch | None:
         """Return some columns of the first rows of a file, fewer rows if these are large; None without rows."""
+        return next(self.row_batches(file, names), None)
+
+    def row_batches(self, file: InputFile, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of all rows of a file, in batches of up to 1,024 rows, fewer if these are large."""
         int96 = file.read_as_stored(file.int96_columns)
         with read_errors(file.path), self._column_errors(), file.opened() as opened:
             for group in range(opened.parquet.num_row_groups):
@@ -275,21 +280,21 @@ class GroupReader:
                         break
                     rows //= 4
                 budget = DecodeBudget(opened, group, names, self._limit)
-                batch = next(budget.batches(max(rows, 1), int96=int96), None)
-                if batch is not None:
-                    return file.conform(batch, names)
-        return None
+                for batch in budget.batches(max(rows, 1), int96=int96):
+                    yield file.conform(batch, names)
 
 
 def _with_matrices(reader: MatrixReader, batches: Iterator[pa.RecordBatch], job: Job) -> Iterator[RowChunk]:
     """Yield the rows of batches, with their logits as matrices."""
     for batch in batches:
-        logits = pooled_matrix(batch.num_rows, job.n_classes, reader.dtype)
+        logits = pooled_matrix(batch.num_rows, job.n_logits, reader.dtype)
         reader.read_into(logits)
         if logits.dtype != job.logits.dtype:
-            wider = pooled_matrix(batch.num_rows, job.n_classes, job.logits.dtype)
+            wider = pooled_matrix(batch.num_rows, job.n_logits, job.logits.dtype)
             np.copyto(wider, logits)
             logits = wider
+        if job.logits.is_one_logit:
+            logits = with_first_class(logits, job.logits)
         logits.flags.writeable = False
         yield RowChunk(batch, logits=logits)
 

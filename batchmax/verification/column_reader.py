@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array, column_types, number_values, plain_array, plain_type, valid_rows
-from batchmax.columns.labels import LabelColumn, Labels, find_label, read_labels
+from batchmax.columns.class_columns import is_pattern
+from batchmax.columns.label_column import LabelColumn, Labels
+from batchmax.columns.labels import find_label, read_labels
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.columns.matrices import read_matrix
 from batchmax.errors import DataError, UsageError
@@ -51,7 +53,7 @@ class RowValues:
     labels
         Class indices, undefined where there is no loss; None if the labels are distributions or aren't known.
     targets
-        The labels as distributions, (n, K); None if they are indices or aren't known.
+        The labels as distributions, or the targets of classes, (n, K); None if they are indices or aren't known.
     numbers
         The numbers of the rows in their batch.
     """
@@ -113,7 +115,7 @@ class RowReader:
 
     def use_label(self, label: LabelColumn | None) -> None:
         """Use the label column as the inputs define it, if the output has that column."""
-        if label is not None and label.name in self._types:
+        if label is not None and all(name in self._types for name in label.names):
             self._label, self.label_note = label, ""
 
     def _find_label(self, schema: pa.Schema) -> tuple[LabelColumn | None, str]:
@@ -121,14 +123,14 @@ class RowReader:
         name = self._options.label
         if name == "none" or name is None:
             return None, ""
-        if name not in self._types:
+        if name not in self._types and not is_pattern(name):
             return None, f"the output has no column {name!r}, so losses are not compared with the labels"
         try:
-            found = find_label(schema, self._options, self._options.classes)
+            found = find_label(schema, self._options, self._options.classes, self._metadata.n_classes)
         except UsageError as error:
             return None, f"the labels are not checked: {error.what}"
         # Outputs of earlier versions don't record whether labels are the indices of a Hugging Face ClassLabel.
-        is_number = pa.types.is_primitive(plain_type(self._types[name]))
+        is_number = name in self._types and pa.types.is_primitive(plain_type(self._types[name]))
         indices = {str(index): index for index in range(self._metadata.n_classes)}
         if found is not None and found.kind == "name" and is_number and found.lookup != indices:
             what = "the labels and the class names are numbers, so the labels can be indices or names"
@@ -150,7 +152,9 @@ class RowReader:
         """Return which rows have probabilities and which have a loss; all columns must agree."""
         masks: dict[bool, tuple[str, Array]] = {}
         for output, names in self._columns.items():
-            for name in names if output != "status" else ():
+            # Of losses with one column per class, each is null where its class has no label.
+            is_checked = output != "status" and not (output == "losses" and self._metadata.is_split(output))
+            for name in names if is_checked else ():
                 valid = valid_rows(column_array(batch, name))
                 other, expected = masks.setdefault(needs_label(output), (name, valid))
                 fail_at_first(valid != expected, lambda _, a=name, b=other: f"only one of {a} and {b} is null")
@@ -176,14 +180,19 @@ class RowReader:
         names = self._columns[output]
         if output in {"top_k_classes", "top_k_probs"}:
             return self._top_k(batch, names[0], has_probs)
+        if output == "preds":
+            return self._classes_above_half(batch, names[0])
+        if output == "losses":
+            return self._losses(batch, names)
         kind = OUTPUTS[output].kind
         if kind == "matrix":
-            form = LogitsColumn(names, self._metadata.layout, self._metadata.n_classes, np.dtype(np.float64))
-            matrix, statuses = read_matrix(batch, form, self._metadata.n_classes)
+            n, layout = self._metadata.n_values, self._metadata.layout
+            form = LogitsColumn(names, "wide" if layout == "single" else layout, n, np.dtype(np.float64))
+            matrix, statuses = read_matrix(batch, form, n)
             if statuses is not None:
                 fail_at_first(
                     has_probs & (statuses != Status.OK),
-                    lambda _: f"{names[0]} does not have {self._metadata.n_classes:,} numbers",
+                    lambda _: f"{names[0]} does not have {n:,} numbers",
                 )
             return matrix
         array = column_array(batch, names[0])
@@ -196,6 +205,36 @@ class RowReader:
             array = found
         values = pc.fill_null(array, pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
         return values.astype(np.float64) if kind == "float" else values
+
+    def _losses(self, batch: pa.RecordBatch, names: tuple[str, ...]) -> Array:
+        """Return the losses of classes, (n, K) float64; NaN where they are null."""
+        k, all_rows = self._metadata.n_classes, np.arange(batch.num_rows)
+        if self._metadata.is_split("losses"):
+            return np.stack([_with_nans(plain_array(column_array(batch, name)), all_rows) for name in names], axis=1)
+        lists = plain_array(column_array(batch, names[0]))
+        lengths = pc.fill_null(pc.list_value_length(lists), k).to_numpy(zero_copy_only=False)
+        fail_at_first(lengths != k, lambda row: f"losses has {quantity(int(lengths[row]), 'value')}, not {k:,}")
+        valid = valid_rows(lists)
+        values = np.full((batch.num_rows, k), np.nan)
+        values[valid] = _with_nans(lists.flatten(), np.repeat(all_rows[valid], k)).reshape(-1, k)
+        return values
+
+    def _classes_above_half(self, batch: pa.RecordBatch, name: str) -> Array:
+        """Return which classes a column of lists of classes has, (n, K) bool."""
+        array, k = plain_array(column_array(batch, name)), self._metadata.n_classes
+        flat = plain_array(array.flatten())
+        if self._options.classes is not None:
+            flat = pc.index_in(flat, value_set=self._classes)
+        indices = pc.fill_null(flat.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+        rows = np.repeat(np.arange(len(array)), pc.fill_null(pc.list_value_length(array), 0).to_numpy())
+        wrong = (indices < 0) | (indices >= k)
+        wrong[1:] |= (indices[1:] <= indices[:-1]) & (rows[1:] == rows[:-1])
+        bad = np.zeros(len(array), np.bool_)
+        bad[rows[wrong]] = True
+        fail_at_first(bad, lambda _: f"{name} is not a list of different classes in their order")
+        found = np.zeros((len(array), k), np.bool_)
+        found[rows, indices] = True
+        return found
 
     def _top_k(self, batch: pa.RecordBatch, name: str, has_probs: Array) -> Array:
         array, k = column_array(batch, name), self._options.top_k or 0
@@ -228,6 +267,10 @@ class RowReader:
                 lambda row: f"the row has a loss, but its label is {STATUS_NAMES[expected[row]]}",
             )
             fail_at_first(has_probs & ~has_loss & (expected == Status.OK), lambda _: "the row has a label, but no loss")
+        if labels.targets is not None and "losses" in self._columns:
+            losses = self._losses(batch, self._columns["losses"])
+            differs = has_loss & (np.isnan(losses) != np.isnan(labels.targets)).any(axis=1)
+            fail_at_first(differs, lambda _: "losses is not null where the label is missing, or the reverse")
         if status is not None:
             differs = (status > LAST_WITHOUT_PROBS) & (
                 np.where(status == Status.MASKED_LABEL, Status.OK, status) != expected
@@ -237,6 +280,13 @@ class RowReader:
                 lambda row: f"status is {STATUS_NAMES[status[row]]}, but the label is {STATUS_NAMES[expected[row]]}",
             )
         return labels.indices, labels.targets
+
+
+def _with_nans(array: pa.Array, rows: Array) -> Array:
+    """Return losses of rows as float64, NaN in place of nulls; raise if one is NaN."""
+    valid, values = valid_rows(array), number_values(array).astype(np.float64)
+    fail_at_first(valid & np.isnan(values), lambda _: "losses has a NaN", rows)
+    return np.where(valid, values, np.nan)
 
 
 def needs_label(output: str) -> bool:

@@ -9,7 +9,7 @@ from batchmax.columns.arrow import is_list, plain_type
 from batchmax.columns.job import output_type
 from batchmax.columns.sequences import row_fields
 from batchmax.errors import DataError
-from batchmax.outputs import OUTPUTS, column_name
+from batchmax.outputs import FLOAT_OUTPUTS, OUTPUTS, column_name, singular
 from batchmax.verification.output_metadata import SCORE_AGAIN, OutputMetadata
 
 IS_LIST = {"list": pa.types.is_list, "large_list": pa.types.is_large_list, "fixed": pa.types.is_fixed_size_list}
@@ -25,7 +25,7 @@ def computed_columns(path: str, schema: pa.Schema, metadata: OutputMetadata) -> 
         A column is missing, is at another place, or has another type.
     """
     names, prefix = schema.names, metadata.options.prefix
-    widths = {name: metadata.n_classes if metadata.is_wide(name) else 1 for name in metadata.outputs}
+    widths = {name: metadata.n_values if metadata.is_split(name) else 1 for name in metadata.outputs}
     of_rows = [prefix + field.name for field in row_fields(metadata.outputs)] if metadata.nested else []
     end = len(names) - len(of_rows)
     if names[end:] != of_rows:
@@ -51,7 +51,10 @@ def _mismatch(path: str, names: list[str], what: str) -> DataError:
 
 
 def _has_name(name: str, output: str, expected: str, metadata: OutputMetadata) -> bool:
-    return name.startswith(f"{expected.removesuffix('s')}_") if metadata.is_wide(output) else name == expected
+    if not metadata.is_split(output):
+        return name == expected
+    one = f"{metadata.options.prefix}{singular(output)}"
+    return name == one if metadata.layout == "single" else name.startswith(f"{one}_")
 
 
 def _has_type(kind: pa.DataType, output: str, metadata: OutputMetadata) -> bool:
@@ -60,10 +63,11 @@ def _has_type(kind: pa.DataType, output: str, metadata: OutputMetadata) -> bool:
             return False
         kind = kind.value_type
     dtype = np.dtype(metadata.dtype)
-    if metadata.is_wide(output):
-        return bool(kind == pa.from_numpy_dtype(dtype))
+    number = pa.from_numpy_dtype(metadata.loss_dtype if output in FLOAT_OUTPUTS else dtype)
+    if metadata.is_split(output):
+        return bool(kind == number)
     if output in OUTPUTS and OUTPUTS[output].kind == "matrix":
-        return bool(IS_LIST[metadata.layout](kind) and kind.value_type == pa.from_numpy_dtype(dtype))
+        return bool(IS_LIST[metadata.layout](kind) and kind.value_type == number)
     expected = output_type(output, dtype, has_names=bool(metadata.options.classes))
     if pa.types.is_list(expected):
         return bool(pa.types.is_list(kind) and kind.value_type == expected.value_type)

@@ -118,28 +118,43 @@ class ProbabilityIntervals:
         The type that they were written in.
     logs
         Whether they are log-probabilities.
+    of_second
+        Whether they are (n, 1), those of the second of two classes.
     """
 
-    def __init__(self, values: Array, dtype: Any, *, logs: bool = False) -> None:
+    def __init__(self, values: Array, dtype: Any, *, logs: bool = False, of_second: bool = False) -> None:
         self._values = values
         self._dtype = dtype
         self._logs = logs
+        self._of_second = of_second
 
     @cached_property
     def probs(self) -> Interval:
         """The interval of each probability."""
+        low, high = self._written_probs
+        if not self._of_second:
+            return low, high
+        others = np.maximum(1 - high - ROUNDING, 0.0), np.minimum(1 - low + ROUNDING, 1.0)
+        return np.hstack([others[0], low]), np.hstack([others[1], high])
+
+    @property
+    def _written_probs(self) -> Interval:
         if self._logs:
-            least, most = self.neg_log_probs
+            least, most = self._written_logs
             low, high = np.exp(-most) * (1 - ROUNDING) - TINY, np.exp(-least) * (1 + ROUNDING) + TINY
             return np.maximum(low, 0.0), np.minimum(high, 1.0)
         low, high = Accuracy.of(self._dtype).around(self._values)
         return low, np.minimum(high, 1.0)
 
+    @property
+    def _written_logs(self) -> Interval:
+        return Accuracy.of(self._dtype).around(-self._values)
+
     @cached_property
     def neg_log_probs(self) -> Interval:
         """The interval of each negative log-probability."""
-        if self._logs:
-            return Accuracy.of(self._dtype).around(-self._values)
+        if self._logs and not self._of_second:
+            return self._written_logs
         low, high = self.probs
         with np.errstate(divide="ignore"):
             least, most = -np.log(high), -np.log(low)
@@ -147,7 +162,10 @@ class ProbabilityIntervals:
 
     def rows(self, kept: NDArray[np.bool_]) -> ProbabilityIntervals:
         """Return the same object for some of the rows."""
-        return self if kept.all() else ProbabilityIntervals(self._values[kept], self._dtype, logs=self._logs)
+        return self if kept.all() else self._of(self._values[kept])
+
+    def _of(self, values: Array) -> ProbabilityIntervals:
+        return ProbabilityIntervals(values, self._dtype, logs=self._logs, of_second=self._of_second)
 
     def losses(self, shares: Array) -> Interval:
         """Return the interval of each row's loss, given the (n, K) weight of each class in it."""
@@ -157,9 +175,23 @@ class ProbabilityIntervals:
 
     def label_losses(self, labels: NDArray[np.int64]) -> Interval:
         """Return the interval of each row's plain loss (no weights, no smoothing), given (n,) class indices."""
-        picked = np.take_along_axis(self._values, labels[:, None], axis=1)
-        least, most = ProbabilityIntervals(picked, self._dtype, logs=self._logs).neg_log_probs
-        return least[:, 0], most[:, 0]
+        picked, at = self, labels[:, None]
+        if not self._of_second:
+            picked, at = self._of(np.take_along_axis(self._values, at, axis=1)), np.zeros_like(at)
+        least, most = (np.take_along_axis(side, at, axis=1)[:, 0] for side in picked.neg_log_probs)
+        return least, most
+
+    def class_losses(self, on: Array, off: Array) -> Interval:
+        """Return the interval of each class's binary cross-entropy, (n, K).
+
+        ``on`` and ``off`` are the weights of -log p and of -log(1 - p), (n, K).
+        """
+        low, high = self.probs
+        least, most = self.neg_log_probs
+        with np.errstate(divide="ignore"):
+            least_off, most_off = -np.log1p(-low), -np.log1p(-high)
+        least_off, most_off = least_off * (1 - ROUNDING), most_off * (1 + ROUNDING)
+        return _products(on, least) + _products(off, least_off), _products(on, most) + _products(off, most_off)
 
     def entropy(self) -> Interval:
         """Return the interval of each row's entropy."""
@@ -198,6 +230,13 @@ class ProbabilityIntervals:
         return np.maximum(lowest[:, 1] - highest[:, 0], 0.0), highest[:, 1] - lowest[:, 0]
 
 
+def sum_of(values: Array, accuracy: Accuracy) -> Interval:
+    """Return the interval of the sum of each row's exact values, given the written ones, (n, K); NaN adds nothing."""
+    error = _sum_error(values)
+    low, high = accuracy.around(np.where(np.isnan(values), 0.0, values))
+    return low.sum(axis=1) * (1 - error), high.sum(axis=1) * (1 + error)
+
+
 def outside(values: Array, low: Array, high: Array, accuracy: Accuracy) -> NDArray[np.bool_]:
     """Return which written values are wrong, given the intervals of the exact ones."""
     least, most = accuracy.around(values)
@@ -210,9 +249,14 @@ def _sum_error(terms: Array) -> float:
 
 
 def _dot(weights: Array, values: Array) -> Array:
-    with np.errstate(invalid="ignore"):
-        total: Array = np.where(weights == 0, 0.0, weights * values).sum(axis=1)
+    total: Array = _products(weights, values).sum(axis=1)
     return total
+
+
+def _products(weights: Array, values: Array) -> Array:
+    """Return the products; 0 times infinity is 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(weights == 0, 0.0, weights * values)
 
 
 def _entropy_terms(probs: Array) -> Array:

@@ -165,15 +165,32 @@ class SigmoidRow:
         """The K probabilities."""
         return [_ZERO if z == -math.inf else _ONE if z == math.inf else self._binary(z).probs[0] for z in self._logits]
 
-    def loss(self, target: Sequence[float]) -> Decimal:
-        """Return the binary cross-entropy in nats against the target of each class."""
-        parts = []
-        for z, share in zip(self._logits, map(Decimal, target), strict=True):
-            for part, logit in ((share, -z), (EXACT.subtract(_ONE, share), z)):
-                if part:
+    def losses(
+        self,
+        target: Sequence[float],
+        weights: Sequence[float] | None = None,
+        pos_weights: Sequence[float] | None = None,
+    ) -> list[Decimal | None]:
+        """Return the binary cross-entropy of each class in nats; None where the target is NaN.
+
+        ``weights`` are factors on the whole loss of a class, ``pos_weights`` on the part of its target, as ``torch``
+        defines them.
+        """
+        ones = [1.0] * len(target)
+        found: list[Decimal | None] = []
+        for z, share, weight, positive in zip(self._logits, target, weights or ones, pos_weights or ones, strict=True):
+            if math.isnan(share):
+                found.append(None)
+                continue
+            parts = []
+            on = EXACT.multiply(Decimal(positive), Decimal(share))
+            for part, logit in ((on, -z), (EXACT.subtract(_ONE, Decimal(share)), z)):
+                factor = EXACT.multiply(Decimal(weight), part)
+                if factor:
                     loss = _INFINITE if logit == math.inf else self._binary(logit).logsumexp
-                    parts.append(EXACT.multiply(part, loss))
-        return _sum(parts)
+                    parts.append(EXACT.multiply(factor, loss))
+            found.append(_sum(parts))
+        return found
 
     def _binary(self, logit: float) -> ExactRow:
         return ExactRow([logit, 0.0], self._beta)
@@ -258,9 +275,20 @@ class OtherLoss:
     digits_from: Decimal = Decimal("1e-12")
 
 
+def squared_errors(probs: Sequence[Decimal], target: Sequence[float]) -> list[Decimal | None]:
+    """Return the squared error of each class; None where the target is NaN."""
+    pairs = zip(probs, target, strict=True)
+    errors = [None if math.isnan(share) else EXACT.subtract(prob, Decimal(share)) for prob, share in pairs]
+    return [None if error is None else EXACT.multiply(error, error) for error in errors]
+
+
+def total(terms: Iterable[Decimal | None]) -> Decimal:
+    """Return the sum of the terms that aren't None."""
+    return _sum(term for term in terms if term is not None)
+
+
 def _squared_error(row: Any, _logits: Sequence[float], _beta: float, target: Sequence[float]) -> Decimal:
-    errors = [EXACT.subtract(prob, Decimal(share)) for prob, share in zip(row.probs, target, strict=True)]
-    return _sum([EXACT.multiply(error, error) for error in errors])
+    return total(squared_errors(row.probs, target))
 
 
 def _hinge(_row: Any, logits: Sequence[float], beta: float, target: Sequence[float]) -> Decimal:

@@ -16,12 +16,20 @@ from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.columns.job import Job
-from batchmax.columns.labels import Labels
+from batchmax.columns.label_column import Labels
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import OUTPUTS
 from batchmax.statuses import Status
 from batchmax.verification.column_reader import label_statuses
-from batchmax.verification.exact import DEFINITIONS, EXACT, OTHER_LOSSES, loss_ulps, ulps
+from batchmax.verification.exact import (
+    DEFINITIONS,
+    EXACT,
+    OTHER_LOSSES,
+    loss_ulps,
+    squared_errors,
+    total,
+    ulps,
+)
 
 Array = NDArray[Any]
 
@@ -40,7 +48,7 @@ def row_statuses(matrix: Array, labels: Labels, known: Array | None, options: Sc
     if targets is not None:
         status[(status == Status.OK) & _is_masked(matrix, targets, options)] = Status.MASKED_LABEL
     with np.errstate(invalid="ignore"):
-        undefined = ~DEFINITIONS[options.activation].is_defined(matrix, options.beta)
+        undefined = ~DEFINITIONS[options.activation_name].is_defined(matrix, options.beta)
         reasons = {
             Status.ALL_MASKED: (matrix == -np.inf).all(axis=1),
             Status.INF_LOGIT: (matrix == np.inf).any(axis=1),
@@ -54,7 +62,7 @@ def row_statuses(matrix: Array, labels: Labels, known: Array | None, options: Sc
 
 def _is_masked(matrix: Array, targets: Array, options: ScoreOptions) -> Array:
     """Return which rows have an infinite loss, or for softmax an infinite cross-entropy, without class weights."""
-    activation = ACTIVATIONS[options.activation]
+    activation = ACTIVATIONS[options.activation_name]
     if LOSSES[options.loss_name].is_bounded and not activation.is_log_linear:
         return np.zeros(len(matrix), np.bool_)
     with np.errstate(invalid="ignore"):
@@ -67,8 +75,8 @@ def _is_masked(matrix: Array, targets: Array, options: ScoreOptions) -> Array:
 class ExpectedRow:
     """The exact values of one row of logits, to compare outputs with.
 
-    Activations and losses other than softmax and cross-entropy are computed in float64 and compared at the accuracy of
-    float32.
+    Activations and losses other than softmax with cross-entropy, and sigmoid with binary cross-entropy, are computed in
+    float64 and compared at the accuracy of float32.
 
     Parameters
     ----------
@@ -91,11 +99,16 @@ class ExpectedRow:
         if labels.targets is not None:
             self._target = labels.targets[row].tolist()
         self._job = job
-        self._activation = ACTIVATIONS[job.options.activation]
+        self._activation = ACTIVATIONS[job.options.activation_name]
         self._dtype, self._loss_dtype = job.dtype, job.loss_dtype
-        if not job.options.is_usual:
+        if job.options.loss_name != self._activation.likelihood or not self._is_precise:
             single = np.dtype(np.float32)
             self._dtype, self._loss_dtype = min(job.dtype, single, key=lambda one: one.itemsize), single
+
+    @property
+    def _is_precise(self) -> bool:
+        """Whether the probabilities have the full accuracy of their type."""
+        return self._activation.is_log_linear or not self._activation.is_distribution
 
     @cached_property
     def _row(self) -> Any:
@@ -111,11 +124,19 @@ class ExpectedRow:
         """Return the error of a value in ULP, and the message to show if it exceeds the tolerance."""
         match name:
             case "probs" | "log_probs":
-                return self._largest_error(value, self._row.probs if name == "probs" else self._row.log_probs)
+                # One value is that of the second of two classes.
+                exact = self._row.probs if name == "probs" else self._row.log_probs
+                return self._largest_error(value, exact[-len(value) :])
             case "top_k_probs":
                 return self._largest_error(value, [self._row.probs[index] for index in self._order[: len(value)]])
             case "loss":
                 return self._compare_loss(value)
+            case "losses":
+                return self._compare_class_losses(np.asarray(value))
+            case "preds":
+                given = np.flatnonzero(value).tolist()
+                expected = [index for index, logit in enumerate(self._logits) if logit > 0]
+                return (0.0 if given == expected else math.inf), f"is {given}, expected {expected}"
             case "el2n" if self._label is not None:
                 return self._compare_number(value, self._row.distance(self._label))
             case "logsumexp":
@@ -141,10 +162,34 @@ class ExpectedRow:
             loss = OTHER_LOSSES[options.loss_name]
             expected = loss.value(self._row, self._logits, options.beta, self._target)
             return self._compare_number(value, expected, loss.digits_from)
+        if not self._activation.is_distribution:
+            return self._compare_number(value, total(self._class_losses))
         if LOSSES[options.loss_name].has_weights:
             weights = None if self._job.class_weights is None else self._job.class_weights.tolist()
             return self._compare_number(value, self._row.loss(self._target, weights, options.label_smoothing))
         return self._compare_number(value, self._row.loss(self._target))
+
+    @cached_property
+    def _class_losses(self) -> list[Decimal | None]:
+        """The loss of each class; None where it has no target."""
+        if self._job.options.loss_name in OTHER_LOSSES:
+            return squared_errors(self._row.probs, self._target)
+        weights, pos_weights = (
+            None if one is None else one.tolist() for one in (self._job.class_weights, self._job.pos_weights)
+        )
+        found: list[Decimal | None] = self._row.losses(self._target, weights, pos_weights)
+        return found
+
+    def _compare_class_losses(self, values: Array) -> tuple[float, str]:
+        worst, text = 0.0, ""
+        for at, (value, expected) in enumerate(zip(values.tolist(), self._class_losses, strict=True)):
+            if (expected is None) != math.isnan(value):
+                return math.inf, f"at {at} is {value}, expected {'null' if expected is None else 'a number'}"
+            if expected is not None:
+                error, what = self._compare_number(value, expected)
+                if not error <= worst or not text:
+                    worst, text = error, f"at {at} {what}"
+        return worst, text
 
     def _compare_order(self, name: str, given: Any) -> tuple[float, str]:
         """Compare an output that is right or wrong; others, such as ``sample``, count as right."""

@@ -27,12 +27,16 @@ from batchmax.verification.error_intervals import (
     outside,
     sum_bound,
     sum_deviations,
+    sum_of,
     value_ranges,
 )
 from batchmax.verification.scored_output import ScoredOutput
 from batchmax.verification.token_view import TokenView
 
 Array = NDArray[Any]
+
+SUM_ERROR = 1e-12
+"""Relative rounding error of the sum of the losses of a row's classes."""
 
 
 class RowChecks:
@@ -61,9 +65,10 @@ class RowChecks:
         self.compared: dict[str, set[str]] = {name: set() for name in viewed.columns}
         self.counts = RowCounts()
         self._metadata = metadata
-        self._activation = ACTIVATIONS[options.activation]
+        self._activation = ACTIVATIONS[options.activation_name]
         self._smoothing = options.label_smoothing
         self._weights = None if options.class_weights is None else np.asarray(options.class_weights, np.float64)
+        self._pos_weights = None if options.pos_weight is None else np.asarray(options.pos_weight, np.float64)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Check the rows of a batch.
@@ -93,7 +98,8 @@ class RowChecks:
         if intervals is not None:
             self._check_by_probs(scored, intervals)
             self._check_by_labels(scored.where(scored.has_loss), intervals.rows(scored.has_loss))
-        self.counts.add(rows, self._weights)
+        # The mean loss of independent classes isn't divided by their weights.
+        self.counts.add(rows, self._weights if self._activation.is_distribution else None)
 
     def _intervals(self, rows: RowValues) -> ProbabilityIntervals | None:
         """Check the matrices of probabilities, and return the bounds of the exact ones that follow from them."""
@@ -103,7 +109,8 @@ class RowChecks:
                 continue
             matrix = rows.values[name]
             self._check_matrix(name, matrix, rows)
-            others, intervals = intervals, ProbabilityIntervals(matrix, self._metadata.dtype, logs=name == "log_probs")
+            others, how = intervals, {"logs": name == "log_probs", "of_second": self._metadata.layout == "single"}
+            intervals = ProbabilityIntervals(matrix, self._metadata.dtype, **how)
             if others is not None:
                 self.compared["probs"].add("log_probs")
                 disjoint = (intervals.probs[0] > others.probs[1]) | (intervals.probs[1] < others.probs[0])
@@ -124,7 +131,7 @@ class RowChecks:
             return f"{name} is {matrix[row, at]:g} at class {at}, not {limits}"
 
         rows.fail_at_first(wrong.any(axis=1), out_of_range)
-        if not self._activation.is_distribution:
+        if not self._activation.is_distribution or self._metadata.layout == "single":
             return
         dtype, n_classes = self._metadata.dtype, self._metadata.n_classes
         bound = sum_bound(dtype, n_classes) if is_probs else log_sum_bound(dtype, n_classes)
@@ -149,6 +156,18 @@ class RowChecks:
                     rows.present(name) & ~inside,
                     lambda row, n=name, g=given, lo=low, hi=high: f"{n} is {g[row]:g}, not between {lo:g} and {hi:g}",
                 )
+        if "losses" in values:
+            losses = values["losses"]
+            wrong = rows.has_loss & (losses < 0).any(axis=1)
+            rows.fail_at_first(wrong, lambda row: f"losses is {np.nanmin(losses[row]):g}, not at least 0")
+            if "loss" in values:
+                self.compared["loss"].add("losses")
+                accuracy = Accuracy.of(self._metadata.loss_dtype)
+                least, most = sum_of(losses, accuracy)
+                rows.fail_at_first(
+                    rows.has_loss & outside(values["loss"], least, most, accuracy),
+                    lambda row: f"loss is {values['loss'][row]:.9g}, but losses sum to {_range(least[row], most[row])}",
+                )
         if "rank" in values and "correct" in values:
             self.compared["correct"].add("rank")
             correct, rank = values["correct"], values["rank"]
@@ -169,6 +188,15 @@ class RowChecks:
             rows.fail_at_first(
                 high[np.arange(len(pred)), pred] < low.max(axis=1),
                 lambda row: f"pred is class {pred[row]}, which is not the most probable class",
+            )
+        if "preds" in rows.values:
+            low, high = intervals.probs
+            preds = rows.values["preds"]
+            self.compared["preds"].add("probs")
+            wrong = np.where(preds, high < 0.5, low > 0.5)
+            rows.fail_at_first(
+                wrong.any(axis=1),
+                lambda row: f"preds are not the classes above 0.5: class {int(np.argmax(wrong[row]))} differs",
             )
         if "top_k_classes" in rows.values:
             self._check_top_k(rows, rows.values["top_k_classes"].astype(np.int64), intervals)
@@ -193,6 +221,8 @@ class RowChecks:
         is_known = labels is not None or rows.targets is not None
         if is_known and self._metadata.options.loss_name == "cross_entropy":
             self._check_interval("loss", rows, lambda: self._losses(rows, intervals))
+        if is_known and self._metadata.options.loss_name == "binary_cross_entropy":
+            self._check_class_losses(rows, intervals)
         if labels is None:
             return
         self._check_interval("el2n", rows, lambda: intervals.el2n(labels))
@@ -203,6 +233,25 @@ class RowChecks:
                 values["correct"] != (values["pred"] == labels),
                 lambda row: f"correct is {bool(values['correct'][row])}, which contradicts pred and the label",
             )
+
+    def _check_class_losses(self, rows: RowValues, intervals: ProbabilityIntervals) -> None:
+        """Check the losses of independent classes, and their sums."""
+        targets, ones = rows.targets, np.ones(self._metadata.n_classes)
+        if targets is None:
+            targets = (np.arange(self._metadata.n_classes) == np.asarray(rows.labels)[:, None]).astype(np.float64)
+        missing = np.isnan(targets)
+        weights = ones if self._weights is None else self._weights
+        pos_weights = ones if self._pos_weights is None else self._pos_weights
+        on = np.where(missing, 0.0, weights * pos_weights * targets)
+        low, high = intervals.class_losses(on, np.where(missing, 0.0, weights * (1 - targets)))
+        if "losses" in rows.values:
+            self.compared["losses"].add("probs")
+            losses = rows.values["losses"]
+            accuracy = Accuracy.of(self._metadata.loss_dtype)
+            wrong = ~missing & outside(np.where(missing, 0.0, losses), low, high, accuracy)
+            rows.fail_at_first(wrong.any(axis=1), lambda row: _differing("losses", losses, low, high, wrong, row))
+        least, most = low.sum(axis=1) * (1 - SUM_ERROR), high.sum(axis=1) * (1 + SUM_ERROR)
+        self._check_interval("loss", rows, lambda: (least, most))
 
     def _losses(self, rows: RowValues, intervals: ProbabilityIntervals) -> Interval:
         """Return the intervals of the losses."""
@@ -260,6 +309,12 @@ class RowCounts:
             self.weight_sum += len(losses)
         elif rows.labels is not None:
             self.weight_sum += math.fsum(weights[rows.labels[rows.has_loss]].tolist())
+
+
+def _differing(name: str, values: Array, low: Array, high: Array, wrong: Array, row: int) -> str:
+    at = int(np.argmax(wrong[row]))
+    given = f"{name} is {values[row, at]:.9g} at class {at}"
+    return f"{given}, but the probabilities give {_range(low[row, at], high[row, at])}"
 
 
 def _range(low: Any, high: Any) -> str:

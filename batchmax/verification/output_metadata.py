@@ -40,7 +40,7 @@ COPIED_MEMBERS = ("classes", "n_classes", "outputs", "class_weights", "dtype")
 STORED_OPTIONS = tuple(name for name in OPTIONS_THAT_CHANGE_BYTES if name not in {"row_group_size", "compression"})
 """Names in ``options`` that every output has; how files are divided and compressed isn't checked."""
 
-OPTIONAL_OPTIONS = ("seed", "activation", "loss", "scale", "bias", "shift")
+OPTIONAL_OPTIONS = ("seed", "activation", "loss", "scale", "bias", "shift", "label_format", "pos_weight")
 """Names in ``options`` that only some outputs have."""
 
 
@@ -74,9 +74,14 @@ class OutputMetadata:
         """The type of columns with one float per row."""
         return np.dtype(np.promote_types(self.dtype, np.float32))
 
-    def is_wide(self, output: str) -> bool:
-        """Return whether an output has one column per class."""
-        return self.layout == "wide" and output in OUTPUTS and OUTPUTS[output].kind == "matrix"
+    @property
+    def n_values(self) -> int:
+        """The number of values of a row of a matrix: one per class, or one for two classes."""
+        return 1 if self.layout == "single" else self.n_classes
+
+    def is_split(self, output: str) -> bool:
+        """Return whether an output is a matrix with a column of numbers for each value of a row."""
+        return self.layout in {"wide", "single"} and output in OUTPUTS and OUTPUTS[output].kind == "matrix"
 
 
 def output_error(what: str, where: str) -> DataError:
@@ -117,17 +122,20 @@ def _parsed(members: dict[str, Any]) -> OutputMetadata:
     if members["n_classes"] < 2:
         raise JsonError("n_classes is less than 2")
     given = {name: members[name] for name in COPIED_MEMBERS}
+    given["n_classes"] = members.get("n_logits", members["n_classes"])
     given |= {name: stored[name] for name in (*STORED_OPTIONS, *OPTIONAL_OPTIONS) if name in stored}
     values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
     # The options check the types of their values.
     options = ScoreOptions(
         logits=logits if isinstance(logits, str) else logits[0],
         label=members["label"] or "none",
-        layout=None if layout == "large_list" else layout,
+        layout=None if layout in {"large_list", "single"} else layout,
         **values,
     )
-    if options.class_weights is not None and len(options.class_weights) != options.n_classes:
-        raise JsonError("class_weights does not have one number per class")
+    for name in ("class_weights", "pos_weight"):
+        weights = getattr(options, name)
+        if weights is not None and len(weights) != members["n_classes"]:
+            raise JsonError(f"{name} does not have one number per class")
     nested = "shift" in stored
     return OutputMetadata(
         options=options,

@@ -187,10 +187,9 @@ class Recomputation:
             return list(numbers)
         input_rows: list[int] = []
         wanted = np.array(numbers, np.int64)
-        label = () if self._job.label is None else (self._job.label.name,)
         tally = SequenceTally(shift=self._job.options.shift)
         first = kept = 0
-        for chunk in self._source.chunks(self._parts, ReadPlan((*self._job.logits.names, *label))):
+        for chunk in self._source.chunks(self._parts, ReadPlan((*self._job.logits.names, *self._job.label_columns))):
             status, _ = self._expected_rows(chunk.batch, chunk.known, [], chunk.logits)
             if isinstance(chunk, TokenChunk):
                 status = tally.add(chunk.tokens, status).first(chunk.rows_done).status

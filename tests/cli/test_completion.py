@@ -118,8 +118,8 @@ def test_columns_of_the_other_inputs_are_completed(complete):
 def test_outputs_are_completed_after_commas(complete):
     """``--outputs`` completes the last name of a list, without the names that are already in it."""
     assert values(complete("score", "a.parquet", "--outputs", "")) == list(OUTPUTS)
-    assert values(complete("score", "a.parquet", "--outputs", "loss,pr")) == ["loss,probs", "loss,pred"]
-    assert values(complete("score", "a.parquet", "--outputs", "probs,pr")) == ["probs,pred"]
+    assert values(complete("score", "a.parquet", "--outputs", "loss,pr")) == ["loss,probs", "loss,pred", "loss,preds"]
+    assert values(complete("score", "a.parquet", "--outputs", "probs,pr")) == ["probs,pred", "probs,preds"]
 
 
 @pytest.mark.parametrize(

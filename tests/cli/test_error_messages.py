@@ -287,8 +287,8 @@ CASES = {
         ["x.parquet", "--outputs", "prob"],
         2,
         (
-            "--outputs: unknown output 'prob'; choose from probs, log_probs, loss, pred, confidence, margin, entropy, "
-            "logsumexp, rank, correct, el2n, sample, status"
+            "--outputs: unknown output 'prob'; choose from probs, log_probs, loss, losses, pred, preds, confidence, "
+            "margin, entropy, logsumexp, rank, correct, el2n, sample, status"
         ),
     ),
     "a top K of too many": (

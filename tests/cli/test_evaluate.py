@@ -18,7 +18,11 @@ def test_the_table_has_the_headline_figures_and_the_classes(capsys):
     """The table has the main metrics and a line for each class."""
     assert main(["evaluate", DIGITS]) == 0
     out = capsys.readouterr().out
-    for line in ("accuracy        0.965517", "top-5 accuracy  0.997775", "ECE             0.00998504  (over 15 bins)"):
+    for line in (
+        "accuracy           0.965517",
+        "top-5 accuracy     0.997775",
+        "ECE                0.00998504  (over 15 bins)",
+    ):
         assert line in out
     assert [line.split()[0] for line in out.splitlines()[-10:]] == (
         ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

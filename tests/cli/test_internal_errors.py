@@ -72,7 +72,7 @@ PLACES = [
     ("batchmax.sinks.commit.journal._replay", RESUME),
     ("batchmax.sinks.commit.journal._files", RESUME),
     ("batchmax.sinks.commit.journal.CompletedPart", FOLDER),
-    ("batchmax.columns.labels.json_object", SCORE),
+    ("batchmax.columns.class_names.json_object", SCORE),
     ("batchmax.options.calibration_file._options", CALIBRATED),
     ("batchmax.options.calibration_file._is_number", CALIBRATED),
     ("batchmax.sinks.commit.existing_output._is_our_file", (*RESUME[:3], "scored.parquet", *RESUME[4:])),

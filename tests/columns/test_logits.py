@@ -163,7 +163,6 @@ def test_n_classes_asked_for():
         ({"raw": SPARK}, {}, ["candidates: 'raw'"]),
         ({}, {}, ["no column can hold logits; the columns are none"]),
         ({"logits": pa.string()}, {}, ["column 'logits' (string) cannot hold logits"]),
-        ({"logits": pa.float32()}, {}, ["column 'logits' (float) has one number per row"]),
         ({"logits": pa.list_(pa.string())}, {}, ["(list<string>) does not hold numbers"]),
         ({"logits": pa.list_(pa.bool_())}, {}, ["(list<bool>) does not hold numbers"]),
         ({"logits": pa.list_(pa.list_(F4))}, {}, ["(list<list<float>>) holds lists of lists", "flatten"]),

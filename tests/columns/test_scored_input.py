@@ -194,31 +194,45 @@ def test_distributions_of_other_activations_are_read(activation, columns, tmp_pa
         batchmax.calibrate(str(path))
 
 
-@pytest.mark.parametrize("columns", [None, "*"])
-def test_sigmoid_is_refused_until_it_can_be_evaluated(columns, tmp_path):
+SIGMOID = pa.table({"logits": [[0.0, 1.0], [0.0, -1.0], [0.0, 2.0]], "label": [1, 0, 0]})
+# Of each class: log(1 + exp(-z)) if it is the label, log(1 + exp(z)) if it isn't.
+SIGMOID_LOSS = np.mean([math.log1p(math.exp(s)) + math.log(2) for s in (-1.0, -1.0, 2.0)])
+
+
+def test_probabilities_of_sigmoid_are_refused(tmp_path):
     """All commands refuse outputs of sigmoid as distributions; the error names the column of losses."""
-    rows = pa.table({"logits": [[0.0, 1.0], [0.0, -1.0], [0.0, 2.0]], "label": [1, 0, 0]})
-    path = tmp_path / "s.parquet"
-    said = batchmax.score(rows, path, activation="sigmoid", columns=columns)
-    # Of each class: log(1 + exp(-z)) if it is the label, log(1 + exp(z)) if it isn't.
-    expected = np.mean([math.log1p(math.exp(s)) + math.log(2) for s in (-1.0, -1.0, 2.0)])
-    assert said.mean_loss == pytest.approx(expected)
-    page = tmp_path / "r.html"
+    path, page, first = tmp_path / "s.parquet", tmp_path / "r.html", tmp_path / "first.parquet"
+    assert batchmax.score(SIGMOID, path, activation="sigmoid").mean_loss == pytest.approx(SIGMOID_LOSS)
     for run in (
         *(READERS[name] for name in READERS if name != "score_batch"),
-        lambda src: batchmax.compare(rows, src),
+        lambda src: batchmax.compare(SIGMOID, src),
         lambda src: batchmax.report(src, page),
         lambda src: batchmax.score(src, tmp_path / "again.parquet"),
         lambda src: batchmax.evaluate(src, logits="probs"),
         lambda src: batchmax.evaluate(src, logits="probs", input="probs"),
         lambda src: batchmax.evaluate(pq.read_table(src)),
-        lambda src: batchmax.evaluate([write(tmp_path / "first.parquet", if_exists="overwrite", columns=columns), src]),
+        lambda src: batchmax.evaluate([write(first, if_exists="overwrite"), src]),
     ):
         with pytest.raises(UsageError, match=r"--activation sigmoid .* the losses are in column 'loss'"):
             run(str(path))
-    if columns == "*":
-        plain = batchmax.evaluate(rows)
-        assert batchmax.evaluate(str(path), logits="logits").mean_loss == plain.mean_loss
+
+
+def test_logits_in_outputs_of_sigmoid_are_read_with_sigmoid(tmp_path):
+    """If an output of sigmoid has the logits, ``score`` and ``evaluate`` compute sigmoid; others refuse it."""
+    path = str(tmp_path / "s.parquet")
+    batchmax.score(SIGMOID, path, activation="sigmoid", columns="*")
+    for given in ({}, {"logits": "logits"}):
+        assert batchmax.evaluate(path, **given).mean_loss == pytest.approx(SIGMOID_LOSS)
+        again = batchmax.score(path, tmp_path / "again.parquet", prefix="p_", if_exists="overwrite", **given)
+        assert again.mean_loss == pytest.approx(SIGMOID_LOSS)
+    for run in (batchmax.calibrate, lambda src: batchmax.worst_rows(src, 3), lambda src: batchmax.compare(src, src)):
+        with pytest.raises(UsageError, match=r"--activation sigmoid .* the losses are in column 'loss'"):
+            run(path)
+    plain = batchmax.evaluate(SIGMOID).mean_loss
+    assert batchmax.evaluate(path, logits="logits", activation="softmax").mean_loss == pytest.approx(plain)
+    first = write(tmp_path / "first.parquet", if_exists="overwrite", columns="*")
+    with pytest.raises(UsageError, match=r"s\.parquet: the activation is sigmoid, but softmax in"):
+        batchmax.evaluate([first, path])
 
 
 def test_files_that_hold_different_things_are_refused(tmp_path):
@@ -232,49 +246,6 @@ def test_files_that_hold_different_things_are_refused(tmp_path):
     batchmax.score(kept, tmp_path / "c.parquet", columns="*", logits="probs", input="logits", prefix="p_")
     with pytest.raises(UsageError, match=r"b.parquet: the logits column holds probabilities, but logits in"):
         batchmax.evaluate([str(tmp_path / "c.parquet"), str(b)])
-
-
-# One logit
-
-
-ONE = {
-    "a list of one": {"logits": lists([[3.0], [-2.0], [1.0]])},
-    "a fixed list of one": {"logits": lists([[3.0], [-2.0], [1.0]], pa.list_(pa.float32(), 1))},
-    "a float": {"logit": [3.0, -2.0, 1.0]},
-    "a float called logits": {"logits": [3.0, -2.0, 1.0]},
-    "one column of many": {"logit_0": [3.0, -2.0, 1.0]},
-}
-
-
-@pytest.mark.parametrize("name", ONE)
-def test_one_logit_is_refused_by_every_command(name, tmp_path, capsys, monkeypatch):
-    """Every command refuses one logit with exit code 2.
-
-    The error has a DuckDB query that makes two logits of it, and the losses of these are right.
-    """
-    monkeypatch.chdir(tmp_path)
-    pq.write_table(pa.table(ONE[name] | {"label": [0, 0, 0]}), "one.parquet")
-    for words in (
-        *("score one.parquet -o out.parquet", "score one.parquet -o out.parquet --activation sigmoid"),
-        *("evaluate one.parquet", "calibrate one.parquet -o c.json", "compare one.parquet one.parquet"),
-        *("report one.parquet -o r.html", "show one.parquet --row 0", "show one.parquet --worst 1"),
-        "convert one.parquet -o out.parquet --layout list",
-    ):
-        assert main(words.split()) == 2
-        _, err = capsys.readouterr()
-        assert "one number per row" in err
-    query = err.split("in DuckDB: ", 1)[1].split("; then: ")[0]
-    duckdb.sql(query)
-    losses = batchmax.scan("two.parquet", logits="two_logits", outputs="loss").read_all()["loss"]
-    # The label is class 0: log(1 + exp(z)).
-    np.testing.assert_allclose(losses.to_numpy(), np.log1p(np.exp([3.0, -2.0, 1.0])), rtol=1e-6)
-    assert {path.name for path in tmp_path.iterdir()} == {"one.parquet", "two.parquet"}
-
-
-def test_one_value_is_refused(capsys):
-    """``show --values`` refuses a single logit."""
-    assert main(["show", "--values", "3"]) == 2
-    assert "--values 0,3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("entry", ["scan", "table", "batch"])
@@ -410,7 +381,6 @@ def test_the_command_for_bad_rows_of_an_output(tmp_path, capsys, monkeypatch):
     ("columns", "what"),
     [
         ({"logits": lists(Z), "label": [9, *LABELS[1:]]}, "label 9 is not a class: valid labels are 0 to 3"),
-        ({"logits": lists(Z[:, :1]), "label": LABELS}, "one number per row"),
         ({"top_logprobs": lists(Z), "label": LABELS}, "does not suggest logits"),
     ],
 )

@@ -82,10 +82,10 @@ def test_figures_are_those_of_scikit_learn(case, weighted):
             assert found.top_k_accuracy[str(place)] == near(want)
         assert found.top_k_accuracy[str(k)] == near(1.0)
     one_hot = np.eye(k)[labels]
-    assert found.brier == near(float(np.average(((probs - one_hot) ** 2).sum(1), weights=w)))
     if k == 2:
-        binary = metrics.brier_score_loss(labels, probs[:, 1], sample_weight=w)
-        assert found.brier == near(2 * binary)
+        assert found.brier == near(metrics.brier_score_loss(labels, probs[:, 1], sample_weight=w))
+    else:
+        assert found.brier == near(float(np.average(((probs - one_hot) ** 2).sum(1), weights=w)))
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         labels, pred, labels=range(k), sample_weight=w, zero_division=np.nan
     )
@@ -123,7 +123,8 @@ def test_calibration_errors_are_those_of_torchmetrics(case, bins):
 
 def test_certain_rows_are_in_the_last_bin():
     """A confidence of exactly 1 is in the last bin."""
-    found = batchmax.evaluate(table_of(np.array([[200.0, 0.0], [3.0, 0.0]], np.float32), [0, 1]), bins=10)
+    logits = np.array([[200.0, 0.0, -3.0], [3.0, 0.0, -3.0]], np.float32)
+    found = batchmax.evaluate(table_of(logits, [0, 1]), bins=10)
     assert [one["n_rows"] for one in found.bins] == [0] * 9 + [2]
     assert found.bins[-1]["high"] == 1.0
 

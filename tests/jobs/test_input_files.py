@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,12 +11,12 @@ import pytest
 import batchmax
 from batchmax import BadRowError, DataError, UsageError
 from batchmax.jobs.score import score
-from batchmax.outputs import OUTPUTS
 from tests.support.files import group_sizes, names_in
 from tests.support.layouts import digits
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.rows import lists, some_logits, table_of
 
-ALL = tuple(OUTPUTS)
+ALL = SOFTMAX_OUTPUTS
 
 
 def test_names_with_dots_are_names(tmp_path):
@@ -29,14 +28,6 @@ def test_names_with_dots_are_names(tmp_path):
     got = pq.read_table(tmp_path / "out.parquet")
     assert got.column_names == ["id", "label", "a.b", "a", "new.probs", "new.loss"]
     assert got.select(["a.b", "a"]).to_pylist() == table.select(["a.b", "a"]).to_pylist()
-
-
-def test_one_class_is_refused(tmp_path):
-    """One class is refused before anything is written, because its softmax is always 1."""
-    pq.write_table(pa.table({"logits": lists(np.ones((3, 1), np.float32))}), tmp_path / "in.parquet")
-    with pytest.raises(UsageError, match="one number per row, and the softmax of one number is always 1"):
-        score(tmp_path / "in.parquet", tmp_path / "out.parquet")
-    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
 
 def test_sparse_vectors_are_named_by_file_and_row(tmp_path):

@@ -15,17 +15,17 @@ import pytest
 import batchmax
 from batchmax import BadRowError, DataError, OutputError
 from batchmax.jobs.score import score
-from batchmax.outputs import OUTPUTS
 from tests.support import oracle
 from tests.support.files import damage, group_sizes, names_in, row_texts
 from tests.support.layouts import digits
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.paths import DATA, ROOT
 from tests.support.processes import HANGS
 from tests.support.requirements import optional
 from tests.support.rows import NAN, table_of
 
 pd = optional("pandas")
-ALL = tuple(OUTPUTS)
+ALL = SOFTMAX_OUTPUTS
 
 
 # Files and folders

@@ -14,15 +14,15 @@ from numpy.testing import assert_array_equal
 from batchmax import UsageError
 from batchmax.jobs.score import dry_run
 from batchmax.options.score_options import score_options
-from batchmax.outputs import OUTPUTS
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.sources.parts import PART_BYTES, Part, plan_parts
 from tests.support.files import names_in
 from tests.support.layouts import digits
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.paths import DATA
 from tests.support.rows import table_of
 
-ALL = tuple(OUTPUTS)
+ALL = SOFTMAX_OUTPUTS
 FILES = st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size=6)
 
 

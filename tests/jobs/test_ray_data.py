@@ -11,9 +11,9 @@ import pytest
 
 import batchmax
 import batchmax.ray
-from batchmax.outputs import OUTPUTS
 from tests.support.documents import blocks_of, example_of
 from tests.support.engines import expected, table_of
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.paths import ROOT
 from tests.support.requirements import optional, package
 from tests.support.rows import rows_of_every_status, sequences
@@ -21,7 +21,7 @@ from tests.support.rows import rows_of_every_status, sequences
 pd = optional("pandas")
 
 DIGITS = str(ROOT / "data" / "digits.parquet")
-ALL = ",".join(name for name in OUTPUTS if name != "sample")
+ALL = ",".join(name for name in SOFTMAX_OUTPUTS if name != "sample")
 
 pytestmark = [
     pytest.mark.ray,
@@ -185,6 +185,17 @@ def test_one_column_a_class(ray):
     got = batchmax.ray.score(ray.from_arrow(table).repartition(2))
     assert got.schema().names == ["id", *(f"prob_{number}" for number in range(11))]
     assert rows_of(got) == expected(table)
+
+
+@pytest.mark.parametrize("labels", [[[2], [0, 1], [], [1]], [[1, 0, 1], [0, 0, 0], None, [1, 1, 1]]])
+def test_tasks_read_lists_of_labels_alike(ray, labels):
+    """The driver decides whether lists of labels are K-hot or indices, also for blocks that could be either."""
+    rows = pa.table({"id": range(400), "logits": [[0.5, -1.0, 2.0]] * 400, "labels": labels * 100})
+    given = {"outputs": "loss,losses,preds,status"}
+    want = expected(rows, **given)
+    assert {row["status"] for row in want} <= {"ok", "unlabelled"}
+    dataset = ray.from_arrow([rows.slice(start, 1) for start in range(4)] + [rows.slice(4)])
+    assert rows_of(batchmax.ray.score(dataset, **given)) == want
 
 
 def test_tasks_compute_on_the_cores_they_reserve(ray):

@@ -9,15 +9,15 @@ import pytest
 
 from batchmax import BadRowError, BatchmaxError, UsageError
 from batchmax.jobs.score import scan, score
-from batchmax.outputs import OUTPUTS
 from tests.support.files import damage, group_sizes, row_texts
 from tests.support.layouts import digits
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.requirements import optional
 from tests.support.rows import BAD, NAN, lists, table_of, table_of_every_status
 
 duckdb = optional("duckdb")
 pl = optional("polars")
-ALL = tuple(OUTPUTS)
+ALL = SOFTMAX_OUTPUTS
 
 STREAMS = {
     "table": lambda table: table,

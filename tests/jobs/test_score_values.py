@@ -11,10 +11,10 @@ import pytest
 
 import batchmax
 from batchmax.jobs.score import score
-from batchmax.outputs import OUTPUTS
 from tests.support import oracle
 from tests.support.files import row_texts
 from tests.support.layouts import LAYOUTS, READ_AS, digits
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.paths import DATA
 from tests.support.progress import Recorder
 from tests.support.requirements import optional
@@ -25,7 +25,7 @@ pd = optional("pandas")
 pl = optional("polars")
 torch = optional("torch")
 OTHER_NUMBERS = {"bfloat16", "list_float16", "list_int"}
-ALL = tuple(OUTPUTS)
+ALL = SOFTMAX_OUTPUTS
 
 
 # Values

@@ -12,9 +12,9 @@ import pytest
 
 import batchmax
 import batchmax.spark
-from batchmax.outputs import OUTPUTS
 from tests.support.documents import blocks_of, example_of
 from tests.support.engines import expected, table_of
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.paths import ROOT
 from tests.support.processes import HANGS
 from tests.support.rows import rows_of_every_status, sequences
@@ -29,7 +29,7 @@ pytestmark = [
 DIGITS = str(ROOT / "data" / "digits.parquet")
 CLASSES = "zero,one,two,three,four,five,six,seven,eight,nine"
 """The class names of the file's metadata, which Spark doesn't pass on."""
-ALL = ",".join(name for name in OUTPUTS if name != "sample")
+ALL = ",".join(name for name in SOFTMAX_OUTPUTS if name != "sample")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,17 @@ def test_sequences_are_scored(spark, tmp_path):
     batchmax.score(str(tmp_path / "theirs"), str(tmp_path / "out.parquet"), **given)
     assert sorted(pq.read_table(tmp_path / "out.parquet").to_pylist(), key=lambda row: row["id"]) == want
     assert rows_of(spark.read.parquet(str(tmp_path / "out.parquet"))) == want
+
+
+@pytest.mark.parametrize("labels", [[[2], [0, 1], [], [1]], [[1, 0, 1], [0, 0, 0], None, [1, 1, 1]]])
+def test_tasks_read_lists_of_labels_alike(spark, labels):
+    """The driver decides whether lists of labels are K-hot or indices, also for partitions that could be either."""
+    rows = pa.table({"id": range(40), "logits": [[0.5, -1.0, 2.0]] * 40, "labels": labels * 10})
+    given = {"outputs": "loss,losses,preds,status"}
+    want = expected(rows, **given)
+    assert {row["status"] for row in want} <= {"ok", "unlabelled"}
+    frame = spark.createDataFrame(rows).repartition(20)
+    assert rows_of(batchmax.spark.score(frame, **given)) == want
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -18,11 +18,11 @@ import batchmax
 from batchmax.jobs import threads
 from batchmax.jobs.score import score
 from batchmax.options.score_options import score_options
-from batchmax.outputs import OUTPUTS
 from tests.support.files import group_sizes, row_texts
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.rows import table_of, table_of_every_status
 
-ALL = tuple(OUTPUTS)
+ALL = SOFTMAX_OUTPUTS
 
 
 def table_to_split():

@@ -15,7 +15,9 @@ def test_the_outputs_are_those_of_the_documents():
             "probs",
             "log_probs",
             "loss",
+            "losses",
             "pred",
+            "preds",
             "confidence",
             "margin",
             "entropy",
@@ -32,7 +34,8 @@ def test_the_outputs_are_those_of_the_documents():
 
 def test_which_outputs_need_a_label():
     """Only the outputs that compare a prediction with the label need a label."""
-    assert [name for name, output in OUTPUTS.items() if output.needs_label] == ["loss", "rank", "correct", "el2n"]
+    needing = [name for name, output in OUTPUTS.items() if output.needs_label]
+    assert needing == ["loss", "losses", "rank", "correct", "el2n"]
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,10 @@ torch = optional("torch")
 
 DIGITS = str(DATA / "digits.parquet")
 K = 9
-OF_ANY = "probs,loss,pred,rank,correct,status"
-OF_DISTRIBUTIONS = f"{OF_ANY},log_probs,confidence,margin,entropy,el2n,sample"
+OF_ANY = "probs,loss,status"
+OF_CLASS = f"{OF_ANY},pred,rank,correct"
+OF_DISTRIBUTIONS = f"{OF_CLASS},log_probs,confidence,margin,entropy,el2n,sample"
+OF_INDEPENDENT = f"{OF_ANY},losses,preds"
 
 
 def written(path, activation, dtype=np.float32, labels=None, n=300, **columns):
@@ -54,7 +56,7 @@ def test_every_pair_is_pytorchs_and_verifies(activation, loss, dtype, tmp_path):
     """Probabilities, losses, predictions, ranks and the summary match PyTorch; ``verify`` accepts every row."""
     src, z, labels = written(tmp_path / "a.parquet", activation, dtype)
     temperature = 1.7
-    outputs = OF_DISTRIBUTIONS if ACTIVATIONS[activation].is_distribution else OF_ANY
+    outputs = OF_DISTRIBUTIONS if ACTIVATIONS[activation].is_distribution else OF_INDEPENDENT
     out, table, summary = scored(
         src, tmp_path, activation=activation, loss=loss, temperature=temperature, outputs=outputs
     )
@@ -66,10 +68,14 @@ def test_every_pair_is_pytorchs_and_verifies(activation, loss, dtype, tmp_path):
     np.testing.assert_allclose(column(table, "probs"), probs, **tolerance)
     np.testing.assert_allclose(column(table, "loss"), losses, **tolerance)
     ordered = z.numpy() if activation == "sigmoid" else probs
-    assert (column(table, "pred") == ordered.argmax(1)).all()
     own = ordered[np.arange(len(z)), labels][:, None]
-    if activation != "argmax":  # under argmax, all classes but one have equal probabilities
-        assert (column(table, "rank") == 1 + (ordered > own).sum(1)).all()
+    if ACTIVATIONS[activation].is_distribution:
+        assert (column(table, "pred") == ordered.argmax(1)).all()
+        if activation != "argmax":  # under argmax, all classes but one have equal probabilities
+            assert (column(table, "rank") == 1 + (ordered > own).sum(1)).all()
+    else:
+        assert table["preds"].to_pylist() == [np.flatnonzero(row > 0).tolist() for row in z.numpy()]
+        np.testing.assert_allclose(column(table, "losses").sum(1), losses, **tolerance)
     assert summary.mean_loss == pytest.approx(losses.mean(), rel=1e-6)
     assert summary.accuracy == pytest.approx((ordered.argmax(1) == labels).mean())
     assert set(table["status"].to_pylist()) == {"ok"}
@@ -168,7 +174,7 @@ def test_rows_without_an_answer_have_a_status(activation, tmp_path):
     out, table, summary = scored(path, tmp_path, on_bad_row="null", **given)
     assert table["status"].to_pylist() == wanted
     without = [one not in {"ok", "masked_label"} for one in wanted]
-    for name in ("probs", "pred", "loss"):
+    for name in ("probs", "loss"):
         assert table[name].is_null().to_pylist() == without
     assert summary.bad_rows == sum(without)
     if "cross_entropy" in ACTIVATIONS[activation].losses[0]:
@@ -255,7 +261,7 @@ def test_the_usual_pair_by_name_is_the_default(tmp_path):
 def test_verify_sees_another_number(tmp_path):
     """``verify`` detects a loss, a rank or a prediction that doesn't follow from the activation."""
     src, _, _ = written(tmp_path / "a.parquet", "taylor")
-    out, table, _ = scored(src, tmp_path, activation="taylor", loss="mse", outputs=OF_ANY)
+    out, table, _ = scored(src, tmp_path, activation="taylor", loss="mse", outputs=OF_CLASS)
     metadata = table.schema.metadata
     for name, edit in (("loss", lambda x: x * 1.00001), ("rank", lambda x: x % K + 1), ("pred", lambda x: (x + 1) % K)):
         values = table[name].to_pylist()

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from batchmax import BadRowError, score_batch
-from batchmax.outputs import OUTPUTS
 from tests.support.batches import batch_of, batch_of_every_status
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.rows import BAD, INF, LABELS_BY_STATUS, NAN, PRECEDENCE, WITHOUT_LOSS, WITHOUT_PROBS
 
-ALL = tuple(name for name in OUTPUTS if name != "sample")
+ALL = tuple(name for name in SOFTMAX_OUTPUTS if name != "sample")
 """All outputs that depend only on the row; draws are tested in test_sampling."""
 NEED_LABEL = ("loss", "rank", "correct", "el2n")
 

@@ -13,11 +13,11 @@ from numpy.testing import assert_array_equal
 
 from batchmax import BadRowError, DataError, UsageError, score_batch
 from batchmax.options.score_options import ScoreOptions
-from batchmax.outputs import OUTPUTS
 from tests.support.batches import batch_of, batch_of_every_status
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.rows import columns_of, lists, some_logits
 
-ALL = tuple(name for name in OUTPUTS if name != "sample")
+ALL = tuple(name for name in SOFTMAX_OUTPUTS if name != "sample")
 """All outputs that depend only on the row; draws are tested in test_sampling."""
 
 

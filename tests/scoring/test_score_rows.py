@@ -10,15 +10,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from batchmax import BadRowError, UsageError, score_batch
-from batchmax.outputs import OUTPUTS
 from tests.support import oracle
 from tests.support.batches import batch_of
+from tests.support.outputs import SOFTMAX_OUTPUTS
 from tests.support.requirements import optional
 from tests.support.rows import INF, NAN, columns_of, expected, lists, some_logits
 
 torch = optional("torch")
 
-ALL = tuple(name for name in OUTPUTS if name != "sample")
+ALL = tuple(name for name in SOFTMAX_OUTPUTS if name != "sample")
 """All outputs that depend only on the row; draws are tested in test_sampling."""
 NEED_LABEL = ("loss", "rank", "correct", "el2n")
 EXACT = ("pred", "rank", "correct", "status", "top_k_classes")

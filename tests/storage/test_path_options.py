@@ -43,6 +43,10 @@ SCORED = {("verify", "file"): ["{}"]}
 TEXTS = {
     ("score", "classes"): ("classes.txt", ["LOGITS", "-o", "OUT", "--classes", "{}", "--outputs", "pred"]),
     ("score", "class_weights"): ("weights.txt", ["LOGITS", "-o", "OUT", "--class-weights", "{}"]),
+    ("score", "pos_weight"): (
+        "weights.txt",
+        ["LOGITS", "-o", "OUT", "--activation", "sigmoid", "--pos-weight", "{}"],
+    ),
     ("score", "calibration"): ("calibration.json", ["LOGITS", "-o", "OUT", "--calibration", "{}"]),
     ("inspect", "classes"): ("classes.txt", ["LOGITS", "--classes", "{}"]),
     ("show", "classes"): ("classes.txt", ["LOGITS", "--row", "3", "--classes", "{}"]),

@@ -108,6 +108,7 @@ def column_results(z: NDArray[Any]) -> Iterator[tuple[str, Any]]:
     inputs = {
         "": (rows, {"outputs": OUTPUTS}),
         "float16 ": (rows, {"outputs": "probs", "dtype": "float16"}),
+        "sigmoid ": (rows, {"outputs": "probs,loss,losses,preds,status", "activation": "sigmoid", "top_k": None}),
         "from probs ": (
             pa.record_batch({"logits": pa.FixedSizeListArray.from_arrays(probs, k), "label": label[:5]}),
             {"outputs": "log_probs,loss", "input": "probs"},

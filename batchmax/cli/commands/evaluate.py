@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from batchmax.cli import options as shared
-from batchmax.cli.command import INPUT, RESULTS, make_command, option
-from batchmax.cli.completion import COLUMN
+from batchmax.cli.command import FILES, INPUT, RESULTS, choice, make_command, option
+from batchmax.cli.completion import COLUMN, PATH
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
 
@@ -26,6 +26,7 @@ COMMON = (
 @shared.inputs
 @shared.find_logits
 @shared.find_labels
+@shared.positive
 @shared.text_bytes
 @option("--sample-weight", INPUT, "Column of row weights.", type=COLUMN, default_text="1")
 @shared.scale
@@ -40,6 +41,26 @@ COMMON = (
     default_text="5",
 )
 @shared.bins
+@choice(
+    "--curves",
+    "METHOD",
+    ("exact", "binned", "none"),
+    RESULTS,
+    "How AUROC and average precision are computed",
+    more="With binned, memory is 64 MiB, and bounds are given.",
+    default_text="exact; none for more than 100 classes",
+)
+@option(
+    "--max-fpr", RESULTS, "False positive rate up to which the partial AUROC is computed.", metavar="RATE", type=float
+)
+@option(
+    "--curves-out",
+    FILES,
+    "Parquet or CSV file for points of the ROC and of precision and recall.",
+    metavar="FILE",
+    type=PATH,
+    more="Up to 4,000 per class, with the counts of rows.",
+)
 @shared.out("Parquet file for the metrics, one row per group.", required=False)
 @shared.replace
 @shared.on_bad_row
@@ -52,8 +73,8 @@ COMMON = (
 def command(inputs: tuple[str, ...], top_k: str | None, **given: Any) -> None:
     """Compute accuracy, calibration and per-class metrics.
 
-    Computes accuracy, top-k accuracy, mean loss, perplexity, Brier score, calibration errors, and
-    precision, recall and F1 of each class. INPUT is logits or scored files.
+    Computes accuracy, top-k accuracy, mean loss, perplexity, Brier score, calibration errors, AUROC,
+    and precision, recall and F1 of each class. INPUT is logits or scored files.
     """
     from batchmax.cli.render import evaluation as figures
     from batchmax.evaluation import evaluate

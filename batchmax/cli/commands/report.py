@@ -24,6 +24,7 @@ COMMON = (
 @shared.inputs
 @shared.find_logits
 @shared.find_labels
+@shared.positive
 @shared.scale
 @shared.limit
 @shared.by

@@ -33,13 +33,28 @@ COMMON = (
 @shared.text_bytes
 @shared.scale
 @shared.limit
-@choice("--activation", "NAME", list(ACTIVATIONS), MODEL, "Activation function", default_text="softmax")
+@choice(
+    "--activation",
+    "NAME",
+    list(ACTIVATIONS),
+    MODEL,
+    "Activation function",
+    more="By default sigmoid for multi-label rows, else softmax.",
+    default_text="by the labels",
+)
 @choice("--loss", "NAME", list(LOSSES), MODEL, "Loss function", default_text="that of the activation")
 @option(
     "--class-weights",
     MODEL,
     "File with the weight of each class in the loss: one number per line, or name,number.",
     type=PATH,
+)
+@option(
+    "--pos-weight",
+    MODEL,
+    "File with the weight of each class where it is a label, for binary cross-entropy.",
+    type=PATH,
+    more="As for --class-weights.",
 )
 @option(
     "--label-smoothing",
@@ -65,7 +80,7 @@ COMMON = (
 )
 @shared.carried
 @shared.seed("Random seed for the output column sample.", RESULTS, default=None)
-@shared.layout("Layout of probs and log_probs", default_text="as the logits")
+@shared.layout("Layout of probs, log_probs and losses", default_text="as the logits")
 @choice(
     "--dtype",
     "TYPE",

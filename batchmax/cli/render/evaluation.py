@@ -20,7 +20,7 @@ GROUP_COLUMNS = ("value", "n_rows", "n_tokens", "accuracy", "mean_loss", "bits_p
 
 
 def show_evaluation(result: Any) -> None:
-    """Print an evaluation: a :class:`batchmax.evaluation.evaluate.Evaluation`."""
+    """Print an evaluation: a :class:`batchmax.evaluation.result.Evaluation`."""
     tokens = [] if result.n_tokens is None else [("tokens with a loss", number(result.n_tokens))]
     bits = [("bits per token", result.bits_per_token), ("bits per byte", result.bits_per_byte)]
     tops = [(f"top-{k} accuracy", number(value)) for k, value in result.top_k_accuracy.items()]
@@ -30,8 +30,11 @@ def show_evaluation(result: Any) -> None:
             *tokens,
             ("flagged rows", flagged(result.status_counts)),
             ("classes", number(result.n_classes)),
+            *([] if result.positive is None else [("positive class", printable(result.positive))]),
             ("accuracy", number(result.accuracy)),
             *tops,
+            *([] if result.accuracy is None else _of_classes(result)),
+            *_areas(result),
             ("mean loss", number(result.mean_loss)),
             ("perplexity", number(result.perplexity)),
             *((name, number(value)) for name, value in bits if value is not None),
@@ -52,6 +55,35 @@ def show_evaluation(result: Any) -> None:
         more = f", {MOST_ROWS} largest groups of {len(groups):,}" if len(groups) > MOST_ROWS else ""
         names = [name for name in GROUP_COLUMNS if not groups or name in groups[0]]
         _show(f"by {printable(column)}{more}", names, groups[:MOST_ROWS])
+
+
+def _of_classes(result: Any) -> list[tuple[str, str]]:
+    """Return the metrics of predicted classes."""
+    names = [("balanced accuracy", result.balanced_accuracy), ("MCC", result.mcc)]
+    if result.task == "binary":
+        of_positive = ("prevalence", "precision", "recall", "specificity")
+        names = [*((name, getattr(result, name)) for name in of_positive), ("F1", result.f1), *names]
+    else:
+        names.append(("macro F1", result.macro["f1"]))
+    return [(name, number(value)) for name, value in names]
+
+
+def _areas(result: Any) -> list[tuple[str, str]]:
+    """Return the areas under curves, with their bounds."""
+    if result.curves["method"] == "none":
+        return []
+    names = {"auroc": "AUROC", "average_precision": "average precision", "partial_auroc": "partial AUROC"}
+    values = [(name, text, getattr(result, name)) for name, text in names.items()]
+    if result.task != "binary":
+        short = {"auroc": "macro AUROC", "average_precision": "macro AP"}
+        values = [(f"macro.{name}", text, result.macro[name]) for name, text in short.items()]
+    shown = []
+    for name, text, value in values:
+        bounds = result.bounds.get(name)
+        more = "" if bounds is None else f"  ({number(bounds['lower'])} to {number(bounds['upper'])})"
+        if value is not None or "partial" not in name:
+            shown.append((text, f"{number(value)}{more}"))
+    return shown
 
 
 def show_calibration(result: Any, out: str) -> None:

@@ -36,6 +36,14 @@ CHOICES = (
 )
 """The columns for each β and the spaces between columns, from the widest table to the narrowest."""
 
+INDEPENDENT = (
+    (("e^(βz)", "βz", "sigmoid", "bar", "loss"), 2),
+    (("βz", "sigmoid", "bar", "loss"), 2),
+    (("βz", "sigmoid", "loss"), 2),
+    (("sigmoid", "loss"), 1),
+)
+"""The same if classes are independent."""
+
 BAR_WIDTHS = (24, 16, 8)
 LONGEST_NAME = 24
 
@@ -63,7 +71,9 @@ def classes_shown(row: RowTrace, *, everything: bool) -> list[int]:
     if everything or len(row.order) <= TOP:
         return list(range(len(row.order)))
     shown = list(row.order[:TOP])
-    return shown if row.label is None or row.label in shown else [*shown, row.label]
+    right = [row.label] if row.label is not None else []
+    right += [index for index, target in enumerate(row.targets or ()) if target]
+    return [*shown, *(index for index in right if index not in shown)]
 
 
 def power(exponent: float, value: float) -> str:
@@ -85,14 +95,16 @@ def fitting(row: RowTrace, shown: Sequence[int], room: int) -> tuple[list[Column
     """Return the columns of the widest table that fits in ``room``, and the spaces between them."""
     columns: list[Column] = []
     gap = 2
-    for (names, gap), bar_width in product(CHOICES, BAR_WIDTHS):
+    for (names, gap), bar_width in product(INDEPENDENT if row.is_independent else CHOICES, BAR_WIDTHS):
         columns = [
             Column("class", [_class_text(row, index) for index in shown], "left" if row.classes else "right"),
             Column("z", _numbers(row.logits, shown)),
         ]
         for steps in row.steps:
             of_beta = _columns(row, steps, shown, bar_width)
-            columns += [of_beta[name] for name in names]
+            columns += [of_beta[name] for name in names if name in of_beta]
+        if row.targets is not None:
+            columns.append(Column("label", [_target(row.targets[index]) for index in shown]))
         if row.label is not None:
             columns.append(Column("label", ["1" if index == row.label else "0" for index in shown]))
         if sum(column.width + gap for column in columns) - gap <= room:
@@ -110,10 +122,22 @@ def _columns(row: RowTrace, steps: Steps, shown: Sequence[int], bar_width: int) 
         probs = [f"{share:.{PROBABILITY_DIGITS}g}" for share in shares]
         bars = [bar(share, bar_width).ljust(bar_width) for share in shares]
         largest = ["1" if index == row.order[0] else "0" for index in shown]
+    prefix = f"β = {number(steps.beta)}\n" if len(row.steps) > 1 else ""
+    if row.is_independent:
+        found = {
+            "e^(βz)": Column("e^(βz)", powers),
+            "βz": Column("βz", _numbers(steps.scaled, shown)),
+            "sigmoid": Column(f"{prefix}sigmoid", probs),
+            "bar": Column("", bars, "left"),
+        }
+        if steps.losses is not None:
+            losses = [steps.losses[index] for index in shown]
+            found["loss"] = Column("loss", [ABSENT if one is None else number(one) for one in losses])
+        return found
     return {
         "e^(βz)": Column("e^(βz)", powers),
         "βz − max": Column("βz − max", _numbers(steps.shifted, shown)),
-        "softmax": Column(f"β = {number(steps.beta)}\nsoftmax" if len(row.steps) > 1 else "softmax", probs),
+        "softmax": Column(f"{prefix}softmax", probs),
         "bar": Column("", bars, "left"),
         "log-softmax": Column("log-softmax", _numbers(steps.log_probs, shown)),
         "argmax": Column("argmax", largest),
@@ -127,17 +151,26 @@ def _numbers(values: Any, shown: Sequence[int]) -> list[str]:
 def whole_row(row: RowTrace) -> list[Column]:
     """Return the values for the whole row: names, then a column for each β."""
     names = ["β", "max z", "Σ e^(βz − max)", "log Σ e^(βz)", "loss", "status"]
+    if row.is_independent:
+        names = [name for name in names if name in {"β", "loss", "status"}]
     columns = [Column("", names, "left")]
     for steps in row.steps:
+        if row.is_independent:
+            columns.append(Column("", [number(steps.beta), _loss(row, steps), steps.status]))
+            continue
         sums = [number(row.largest), number(steps.total), number(steps.logsumexp)]
         columns.append(Column("", [number(steps.beta), *sums, _loss(row, steps), steps.status]))
     return columns
 
 
 def _loss(row: RowTrace, steps: Steps) -> str:
-    if steps.loss is None or row.label is None:
+    if steps.loss is None or (row.label is None and row.targets is None):
         return number(steps.loss)
     return f"{steps.loss:.{PROBABILITY_DIGITS}g}"
+
+
+def _target(target: float | None) -> str:
+    return ABSENT if target is None else number(target)
 
 
 def _class_text(row: RowTrace, index: int) -> str:

@@ -106,27 +106,28 @@ def limit_threads(threads: int | None) -> None:
 
 
 REALS = (types.float32, types.float64)
+KEYS = {types.float32: types.uint32, types.float64: types.uint64}
 """The types of logits that kernels are compiled for."""
 
 Signature = tuple[types.Type, ...]
 
 
 def signatures_of(arguments: str) -> list[Signature]:
-    """Return the types of a kernel's arguments: for both types of logits if ``real`` occurs, otherwise one tuple.
+    """Return the types of a kernel's arguments: for both types of logits if ``real`` or ``key`` occurs, otherwise one.
 
     Parameters
     ----------
     arguments
         For example ``"in real[:,:], float64, out float64[:]"``. ``in`` arrays are read, ``out`` arrays are filled or
-        updated; all are C-contiguous.
+        updated; all are C-contiguous. ``key`` is the unsigned integer of the size of ``real``.
     """
-    reals = REALS if "real" in arguments else REALS[:1]
+    reals = REALS if "real" in arguments or "key" in arguments else REALS[:1]
     return [tuple(_type_of(argument, real) for argument in arguments.split(", ")) for real in reals]
 
 
 def _type_of(argument: str, real: types.Type) -> types.Type:
     name, _, axes = argument.removeprefix("in ").removeprefix("out ").partition("[")
-    kind = real if name == "real" else getattr(types, name)
+    kind = {"real": real, "key": KEYS[real]}.get(name) or getattr(types, name)
     return types.Array(kind, axes.count(":"), "C", readonly=argument.startswith("in ")) if axes else kind
 
 

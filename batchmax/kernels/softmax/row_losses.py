@@ -3,6 +3,7 @@
 import numpy as np
 
 from batchmax.kernels.compiler.intrinsics import compiled
+from batchmax.kernels.compiler.simd import address, prefetch
 from batchmax.kernels.exp import log1p, shifted_logit
 from batchmax.statuses import Status
 
@@ -18,6 +19,18 @@ SOME_TIE = 0.99
 """Below this sum of exponentials without one maximum, no second class has the maximum: it would add about 1."""
 
 
+NUMBERS_PER_LINE = 8
+"""Labels or losses in a cache line."""
+
+
+@compiled
+def prefetch_losses(labels, nll, start, end):
+    """Prefetch the labels and the memory of the losses of these rows; both arrays are (n, 1)."""
+    for r in range(start, end, NUMBERS_PER_LINE):
+        prefetch(address(labels, r), 0)
+        prefetch(address(nll, r), 0)
+
+
 @compiled
 def block_losses(z, labels, beta, ignore_index, first, end, ties, bound, maxima, rests, nll, hits, status):
     """Fill nll and hits, and lower status, for the rows from first to before end.
@@ -25,22 +38,24 @@ def block_losses(z, labels, beta, ignore_index, first, end, ties, bound, maxima,
     ``ties`` has a number for each of these rows: only if it is above ``bound`` may the row contain its maximum twice.
     See :func:`.softmax_float64.softmax_float64` for the other arguments.
     """
-    # Loops without branches: hits and labels are unpredictable, and the second loop, with the logarithm, vectorizes.
+    # Loops without branches, because hits and labels are unpredictable. All but the first vectorize.
     k = z.shape[1]
     n = end - first
-    maxima, rests = maxima[first:end], rests[first:end]
+    logits = z.reshape(-1)
+    labels, maxima, rests = labels[first:end], maxima[first:end], rests[first:end]
     nll, hits, status = nll[first:end], hits[first:end], status[first:end]
     chosen = np.empty(n, z.dtype)
     for r in range(n):
-        y = labels[first + r]
-        is_class = (y >= 0) & (y < k)
-        x = z[first + r, y if is_class else 0]
-        chosen[r] = x if is_class else z.dtype.type(maxima[r])
+        y = np.uint64(labels[r])
+        chosen[r] = logits[np.uint64((first + r) * k) + (y if y < np.uint64(k) else np.uint64(0))]
     for r in range(n):
+        y = labels[r]
         high, low = shifted_logit(chosen[r], z.dtype.type(maxima[r]), beta)
-        nll[r] = (log1p(rests[r]) - low) - high
+        loss = (log1p(rests[r]) - low) - high
+        loss = loss if (y >= 0) & (y < k) & (rests[r] == rests[r]) else np.nan
+        nll[r] = 0.0 if y == ignore_index else loss
     for r in range(n):
-        y = labels[first + r]
+        y = labels[r]
         is_class = (y >= 0) & (y < k)
         is_number = rests[r] == rests[r]
         hits[r] = is_class & is_number & (chosen[r] == maxima[r])
@@ -48,14 +63,16 @@ def block_losses(z, labels, beta, ignore_index, first, end, ties, bound, maxima,
         why = why if is_class else BAD_LABEL
         why = IGNORED if y == ignore_index else why
         status[r] = min(status[r], np.uint8(why))
-        loss = nll[r] if is_class & is_number else np.nan
-        nll[r] = 0.0 if y == ignore_index else loss
+    n_ties = 0
     for r in range(n):
-        if ties[r] > bound and hits[r]:
-            earlier = 0
-            for j in range(labels[first + r]):
-                earlier += z[first + r, j] == maxima[r]
-            hits[r] = earlier == 0
+        n_ties += ties[r] > bound
+    if n_ties != 0:
+        for r in range(n):
+            if ties[r] > bound and hits[r]:
+                earlier = 0
+                for j in range(labels[r]):
+                    earlier += z[first + r, j] == maxima[r]
+                hits[r] = earlier == 0
 
 
 @compiled

@@ -35,7 +35,7 @@ from batchmax.kernels.softmax.exp_float32 import (
     scale_parts,
     scaled_exp,
 )
-from batchmax.kernels.softmax.row_losses import block_losses
+from batchmax.kernels.softmax.row_losses import block_losses, prefetch_losses
 from batchmax.kernels.softmax.softmax_float32 import finish_rows, inverse_parts
 
 QUAD = 4
@@ -52,6 +52,7 @@ def softmax_few_float32(z, labels, beta, ignore_index, probs, log_probs, maxima,
     """Do the same as :func:`.softmax_float64.softmax_float64` for float32 and few classes."""
     n, k = z.shape
     _, high, low = scale_parts(beta)
+    label_lines, nll_lines = labels.reshape(-1, 1), nll.reshape(-1, 1)
     wanted = probs.shape[0] != 0
     numbers, results = z.reshape(-1), probs.reshape(-1)
     size = WIDTH * k
@@ -76,6 +77,8 @@ def softmax_few_float32(z, labels, beta, ignore_index, probs, log_probs, maxima,
             if not is_writable:  # storing the last row would overwrite what follows the tile
                 target = address(padded_probs, 0)
             after = tile + WIDTH
+            if labels.shape[0] != 0:
+                prefetch_losses(label_lines, nll_lines, tile, after)
             m = _fill_columns(source, k, address(columns, 0))
             m, n_ties, rest, added = _fill_exps(
                 address(columns, 0), k, m, high, low, address(exps, 0), address(z, after), address(probs, after)

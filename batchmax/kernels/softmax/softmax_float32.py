@@ -36,7 +36,7 @@ from batchmax.kernels.softmax.exp_float32 import (
     scaled_exp,
     scaled_unit,
 )
-from batchmax.kernels.softmax.row_losses import SOME_TIE, block_losses, why_nan
+from batchmax.kernels.softmax.row_losses import SOME_TIE, block_losses, prefetch_losses, why_nan
 from batchmax.kernels.softmax.softmax_float64 import block_count, block_rows, row_exp, row_log, row_scale
 from batchmax.kernels.tiles import LANES
 
@@ -54,6 +54,7 @@ def softmax_float32(z, labels, beta, ignore_index, probs, log_probs, maxima, res
     """Do the same as :func:`.softmax_float64.softmax_float64` for float32 and at least 16 classes."""
     n, k = z.shape
     _, high, low = scale_parts(beta)
+    label_lines, nll_lines = labels.reshape(-1, 1), nll.reshape(-1, 1)
     wanted = probs.shape[0] != 0
     rows_per_tile = min(WIDTH, max(1, TILE_BYTES // (k * z.itemsize)))
     rows_per_block = block_rows(z)
@@ -71,6 +72,8 @@ def softmax_float32(z, labels, beta, ignore_index, probs, log_probs, maxima, res
         ahead = rows_per_tile * k
         for tile in range(first, end, rows_per_tile):
             rows = min(rows_per_tile, end - tile)
+            if labels.shape[0] != 0:
+                prefetch_losses(label_lines, nll_lines, tile, tile + rows)
             for r in range(rows):
                 known[0, r] = _maximum(address(z, tile + r), k)
             prepare(known, high, low)

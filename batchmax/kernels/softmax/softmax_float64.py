@@ -24,7 +24,7 @@ from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.softmax.row_losses import SOME_TIE, block_losses, why_nan
 from batchmax.kernels.tiles import LANES
 
-SOFTMAX_FEW_CLASSES = {"float32": 48, "float64": 32}
+SOFTMAX_FEW_CLASSES = {"float32": 56, "float64": 32}
 """Rows with up to this many classes are processed across rows; the limits were measured."""
 
 BLOCK_BYTES = 1 << 17

@@ -116,16 +116,22 @@ def loss_chart(losses: Mapping[str, Sequence[float]], infinite: int) -> Chart | 
     return Chart("loss", "Loss", caption, canvas.svg(words), ("loss", "p of the label", f"{one}s", "share"), table)
 
 
-def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
-    """Draw accuracy and mean confidence per confidence bin, above the number of rows; None without rows."""
+def reliability_chart(bins: Bins, ece: float | None, positive: str | None = None) -> Chart | None:
+    """Draw accuracy and mean confidence per confidence bin, above the number of rows; None without rows.
+
+    With the name of a positive class, they are its share of the rows and its mean probability.
+    """
+    observed, confidence_name, axis = "accuracy", "confidence", _confidence_of_rows()
+    if positive is not None:
+        observed, confidence_name, axis = f"share of {positive}", "probability", f"probability of {positive}"
     filled = [one for one in bins if one["n_rows"]]
     if not filled:
         return None
     canvas = Canvas(WIDTH, 310)
-    upper = canvas.axes((62, 124, 10, 4), xlim=(0, 1), ylim=(0, 1), yticks=HALVES, ylabel="accuracy")
+    upper = canvas.axes((62, 124, 10, 4), xlim=(0, 1), ylim=(0, 1), yticks=HALVES, ylabel=observed)
     upper.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     upper.tick_params(labelbottom=False)
-    lower = canvas.axes((62, 38, 10, 206), xlim=(0, 1), xlabel=_confidence_of_rows(), ylabel=f"{unit()}s")
+    lower = canvas.axes((62, 38, 10, 206), xlim=(0, 1), xlabel=axis, ylabel=f"{unit()}s")
     _log_counts(lower, [one["n_rows"] for one in filled], "y")
     upper.plot([0, 1], [0, 1], color=INKS["muted"], linewidth=1, linestyle=(0, (4, 4)))
     for one in filled:
@@ -135,21 +141,21 @@ def reliability_chart(bins: Bins, ece: float | None) -> Chart | None:
         upper.plot(ends, [confidence] * 2, color=INKS["wrong"], linewidth=3, solid_capstyle="butt")
         lower.bar(middle, one["n_rows"], width, bottom=0.5, color=INKS["bar"])
     for one in bins:
-        canvas.mark(upper, one["low"], one["high"], -0.47, 1, _bin_words(one))
+        canvas.mark(upper, one["low"], one["high"], -0.47, 1, _bin_words(one, confidence_name, observed))
     worst = max(filled, key=lambda one: abs(one["accuracy"] - one["confidence"]))
     words = f"Reliability diagram of {quantity(len(bins), 'bin')}. Expected calibration error {number(ece)}. "
-    words += "The largest gap: " + _bin_words(worst).replace("\n", ", ")
+    words += "The largest gap: " + _bin_words(worst, confidence_name, observed).replace("\n", ", ")
     caption = (
-        f"Bars: the accuracy of the {unit()}s in each confidence bin. Marks: their mean confidence. Where both are "
-        f"equal, the model is calibrated. Below: the number of {unit()}s in each bin."
+        f"Bars: the {observed} of the {unit()}s in each {confidence_name} bin. Marks: their mean {confidence_name}. "
+        f"Where both are equal, the model is calibrated. Below: the number of {unit()}s in each bin."
     )
     table = tabulated(
         bins,
         {
-            "confidence": lambda one: _range(one["low"], one["high"]),
+            confidence_name: lambda one: _range(one["low"], one["high"]),
             f"{unit()}s": lambda one: number(one["n_rows"]),
-            "mean confidence": lambda one: number(one["confidence"]),
-            "accuracy": lambda one: number(one["accuracy"]),
+            f"mean {confidence_name}": lambda one: number(one["confidence"]),
+            observed: lambda one: number(one["accuracy"]),
             "gap": lambda one: number(one["accuracy"] - one["confidence"] if one["n_rows"] else None, 2),
         },
     )
@@ -274,11 +280,11 @@ def _confidence_of_rows() -> str:
     return f"confidence: the largest probability of a {unit()}"
 
 
-def _bin_words(one: Mapping[str, Any]) -> str:
-    hover = f"confidence {_range(one['low'], one['high'])}: {rows(one['n_rows'])}"
+def _bin_words(one: Mapping[str, Any], confidence: str, observed: str) -> str:
+    hover = f"{confidence} {_range(one['low'], one['high'])}: {rows(one['n_rows'])}"
     if not one["n_rows"]:
         return hover
-    return f"{hover}\naccuracy {share(one['accuracy'])}, mean confidence {share(one['confidence'])}"
+    return f"{hover}\n{observed} {share(one['accuracy'])}, mean {confidence} {share(one['confidence'])}"
 
 
 def _range(low: float, high: float | None) -> str:

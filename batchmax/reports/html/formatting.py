@@ -51,6 +51,13 @@ def _width(char: str) -> float:
     return 1.75 if char in "WMm@%" else 1.45
 
 
+def positive_name(metrics: Any) -> str | None:
+    """Return the name of the positive class of an evaluation; None if there are more than two classes."""
+    if metrics.positive is None:
+        return None
+    return f"class {metrics.positive}" if metrics.classes is None else printable(metrics.positive, 40)
+
+
 def number(value: Any, digits: int = 4) -> str:
     """Return a number with ``digits`` significant digits, a count with separators, or – for None and NaN."""
     if value is None:

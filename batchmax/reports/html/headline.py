@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from batchmax.reports.html.formatting import number, rows, share, unit
+from batchmax.reports.html.formatting import number, positive_name, rows, share, unit
 from batchmax.reports.html.page_model import Facts
 from batchmax.runtime.text import quantity
 
@@ -22,12 +22,17 @@ def lead(facts: Facts) -> str:
         return f"{_amount(facts)}. Labels are distributions, so there is no accuracy."
     counted = sum(one["n_rows"] for one in metrics.bins)
     text = f"Accuracy {share(metrics.accuracy)} over {rows(counted)}."
-    confidence = _mean_confidence(facts)
-    if confidence is not None:
-        gap = confidence - metrics.accuracy
-        text += f" Mean confidence {share(confidence)}"
+    confidence, observed = _mean_of_bins(facts, "confidence"), _mean_of_bins(facts, "accuracy")
+    if confidence is not None and observed is not None:
+        gap = confidence - observed
         points = quantity(round(abs(100 * gap), 1), "point")
-        text += "." if abs(gap) < 0.0005 else f", {points} {'over' if gap > 0 else 'under'}confident."
+        close = abs(gap) < 0.0005
+        if metrics.positive is None:
+            text += f" Mean confidence {share(confidence)}"
+            text += "." if close else f", {points} {'over' if gap > 0 else 'under'}confident."
+        else:
+            text += f" The mean probability of {positive_name(metrics)} is {share(confidence)}"
+            text += f", and its share {share(observed)}" + ("." if close else f": {points} too {_size(gap)}.")
     chance = math.log(metrics.n_classes or 1)
     if metrics.mean_loss is not None and chance:
         text += f" Mean loss {share(metrics.mean_loss / chance)} of that of uniform guessing."
@@ -54,9 +59,13 @@ def tiles(facts: Facts) -> list[Tile]:
         ("Accuracy", share(metrics.accuracy, 2), top),
         ("Mean loss, nats", number(metrics.mean_loss), infinite or chance),
         ("Calibration error (ECE)", number(metrics.ece, 3), ece),
-        ("Mean confidence", share(_mean_confidence(facts), 2), "largest probability of a row"),
+        _mean_probability(facts),
         ("Perplexity", number(metrics.perplexity), "exp of the mean loss"),
-        ("Brier score", number(metrics.brier), "0 best, 2 worst"),
+        (
+            "Brier score",
+            number(metrics.brier),
+            "0 best, 1 worst" if metrics.positive is not None else "0 best, 2 worst",
+        ),
         ("Log-likelihood", number(metrics.log_likelihood, 6), f"sum over {unit()}s, nats"),
         *counts,
         ("Bad rows", number(metrics.bad_rows), bad),
@@ -77,8 +86,19 @@ def _other_statuses(counts: Mapping[str, int]) -> str:
     return ", ".join(others) or "all ok"
 
 
-def _mean_confidence(facts: Facts) -> float | None:
-    """Return the mean confidence of the rows with a loss, or None without any."""
+def _mean_probability(facts: Facts) -> Tile:
+    name, mean = positive_name(facts.metrics), share(_mean_of_bins(facts, "confidence"), 2)
+    if name is None:
+        return "Mean confidence", mean, "largest probability of a row"
+    return f"Mean probability of {name}", mean, f"its share: {share(_mean_of_bins(facts, 'accuracy'), 2)}"
+
+
+def _mean_of_bins(facts: Facts, name: str) -> float | None:
+    """Return the mean of a member of the bins over the rows with a loss, or None without any."""
     filled = [one for one in facts.metrics.bins if one["n_rows"]]
     total = sum(one["n_rows"] for one in filled)
-    return math.fsum(one["n_rows"] * one["confidence"] for one in filled) / total if total else None
+    return math.fsum(one["n_rows"] * one[name] for one in filled) / total if total else None
+
+
+def _size(gap: float) -> str:
+    return "large" if gap > 0 else "small"

@@ -22,7 +22,7 @@ from batchmax.reports.html.charts import (
     loss_chart,
     reliability_chart,
 )
-from batchmax.reports.html.formatting import UNIT
+from batchmax.reports.html.formatting import UNIT, positive_name
 from batchmax.reports.html.headline import lead, tiles
 from batchmax.reports.html.page_model import Facts
 from batchmax.reports.html.rankings import class_chart, pair_chart, pairs_of, slice_section
@@ -56,7 +56,7 @@ def _charts(facts: Facts) -> list[Chart]:
     metrics = facts.metrics
     drawn = [
         loss_chart(metrics.losses, metrics.infinite_losses),
-        reliability_chart(metrics.bins, metrics.ece),
+        reliability_chart(metrics.bins, metrics.ece, positive_name(metrics)),
         confidence_chart(metrics.confidences),
         class_chart(metrics.per_class),
         _confusion(facts),

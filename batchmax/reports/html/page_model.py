@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax.evaluation.evaluate import Evaluation
+from batchmax.evaluation.result import Evaluation
 
 Vector = NDArray[np.floating[Any]]
 Pair = tuple[str, str]

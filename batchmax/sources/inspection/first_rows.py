@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from batchmax.columns.labels import Labels, read_labels
+from batchmax.activations import ACTIVATIONS
+from batchmax.columns.label_column import Labels
+from batchmax.columns.labels import read_labels
 from batchmax.columns.matrices import Statuses, looks_like_probabilities, read_matrix
 from batchmax.sources.parquet_source import ParquetSource
 from batchmax.sources.sequence_source import from_columns
@@ -34,10 +36,13 @@ def bad_statuses(source: ParquetSource) -> set[Status]:
             logits = np.log(matrix) if job.options.input == "probs" else matrix
         statuses = [
             np.where(np.isnan(logits).any(axis=1), Status.NAN_LOGIT, Status.OK),
-            np.where((logits == np.inf).any(axis=1), Status.INF_LOGIT, Status.OK),
-            np.where((logits == -np.inf).all(axis=1), Status.ALL_MASKED, Status.OK),
             *(one for one in (known, status) if one is not None),
         ]
+        if ACTIVATIONS[job.options.activation_name].is_distribution:
+            statuses += [
+                np.where((logits == np.inf).any(axis=1), Status.INF_LOGIT, Status.OK),
+                np.where((logits == -np.inf).all(axis=1), Status.ALL_MASKED, Status.OK),
+            ]
         if job.label is not None:
             labels = _labels(batch, source)
             statuses += [labels.status] if labels.status is not None else []
@@ -61,7 +66,8 @@ def may_be_probabilities(source: ParquetSource) -> bool:
     if not job.logits.is_guess or job.options.input != "logits":
         return False
     batches = [batch for batch, _, _ in _first_units(source)]
-    return any(looks_like_probabilities(read_matrix(batch, job.logits, job.n_classes)[0]) for batch in batches)
+    matrices = (read_matrix(batch, job.logits, job.n_classes)[0] for batch in batches)
+    return any(looks_like_probabilities(matrix, is_one_logit=job.logits.is_one_logit) for matrix in matrices)
 
 
 def label_indices(source: ParquetSource) -> list[int]:
@@ -93,7 +99,7 @@ def _first_units(source: ParquetSource) -> Iterator[tuple[pa.RecordBatch, Status
     Also their statuses, as far as known, and whether sequences are null, which have no tokens.
     """
     job = source.job
-    batch = source.first_rows([*job.logits.names, *([job.label.name] if job.label else [])])
+    batch = source.first_rows([*job.logits.names, *job.label_columns])
     if batch is None:
         return
     if job.nesting is None:

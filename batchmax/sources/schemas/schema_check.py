@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.columns.arrow import column_types, type_text
+from batchmax.columns.class_names import find_classes
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import Job
-from batchmax.columns.labels import find_classes
+from batchmax.columns.label_column import LABEL_SETS
 from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn
 from batchmax.columns.scored_input import as_written
 from batchmax.errors import UsageError
@@ -90,9 +91,9 @@ def check_agreement(
         key = id(file.schema), metadata.get(b"huggingface"), metadata.get(b"batchmax")
         if key not in columns:
             columns[key] = _check_columns(file, schema, files[0].path, job, options, needed)
-        length = job.n_classes if file is files[0] else columns[key].n_classes or first(file, columns[key])
-        if length not in {None, job.n_classes}:
-            what = f"{quantity(length, 'class')}, but {job.n_classes:,} in {files[0].path}"
+        length = job.n_logits if file is files[0] else columns[key].n_classes or first(file, columns[key])
+        if length not in {None, job.n_logits}:
+            what = f"{quantity(length, 'class')}, but {job.n_logits:,} in {files[0].path}"
             raise UsageError(what, where=file.path, remedy=ONE_BY_ONE)
 
 
@@ -125,7 +126,7 @@ def _check_presence(files: Sequence[InputFile], job: Job) -> None:
     """Check that every file has the columns of logits, labels and ``--bytes``."""
     wanted = dict.fromkeys(job.logits.names, "logits")
     if job.label is not None:
-        wanted[job.label.name] = "label"
+        wanted |= dict.fromkeys(job.label.names, "label")
     if job.options.bytes is not None:
         wanted[job.options.bytes] = "bytes"
     types = {id(file.schema): column_types(file.schema) for file in files}
@@ -153,8 +154,16 @@ def _check_columns(
         column = logits_in_file(file.schema, job.logits, options)
         assert column is not None  # noqa: S101 - _check_presence was called
         classes, _ = find_classes(schema, options, job.logits)
-        as_written(schema, options)  # raises if the probabilities aren't a distribution
+        # Raises if the probabilities aren't a distribution.
+        activation = as_written(schema, options).activation_name
         holds = find_logits(schema, replace(options, logits=job.logits.names[0], n_classes=None)).holds
+    by_labels = job.label is not None and job.label.kind in LABEL_SETS
+    if activation != job.options.activation_name and not by_labels:
+        raise UsageError(
+            f"the activation is {activation}, but {job.options.activation_name} in {first_path}",
+            where=file.path,
+            remedy=f"{ONE_BY_ONE}, or state the content: --logits NAME --input logits",
+        )
     if holds != job.logits.holds:
         raise UsageError(
             f"the logits column holds {INPUT_TEXTS[holds]}, but {INPUT_TEXTS[job.logits.holds]} in {first_path}",

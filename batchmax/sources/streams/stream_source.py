@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from batchmax.columns.find_logits import find_logits
 from batchmax.columns.job import plan_scoring
+from batchmax.columns.label_lists import FORMAT_ROWS, first_rows_of
 from batchmax.columns.matrices import first_row_length
 from batchmax.errors import DataError
 from batchmax.options.score_options import ScoreOptions
@@ -72,8 +73,13 @@ class StreamSource:
         while length is None and (batch := next(self._batches, None)) is not None:
             read.append(batch)
             length = first_row_length(batch, column)
-        self._batches = itertools.chain(read, self._batches)
         self.job = plan_scoring(self.schema, options, length, writes=writes)
+        if self.job.is_undecided:
+            # The choice must not depend on how the stream is cut into batches.
+            while sum(one.num_rows for one in read) < FORMAT_ROWS and (batch := next(self._batches, None)) is not None:
+                read.append(batch)
+            self.job = self.job.with_label_format(first_rows_of(read, self.job.label_columns))
+        self._batches = itertools.chain(read, self._batches)
 
     @property
     def readers(self) -> int:
