@@ -236,6 +236,15 @@ def test_folders_shards_and_resumed_jobs_of_one_logit(tmp_path):
         batchmax.score([*inputs, str(tmp_path / "c.parquet")], str(tmp_path / "mixed"))
 
 
+def test_files_with_a_column_of_logits(tmp_path):
+    """Several files with a column of one logit per row are read as one input."""
+    for name in "ab":
+        pq.write_table(table(logit=Z), tmp_path / f"{name}.parquet")
+    assert batchmax.evaluate(str(tmp_path)).n_rows == 2 * len(Z)
+    batchmax.score(str(tmp_path), str(tmp_path / "out.parquet"))
+    assert pq.read_table(tmp_path / "out.parquet").column_names == ["label", "prob", "loss"]
+
+
 def test_numbers_between_0_and_1_are_doubtful(capsys, tmp_path):
     """Numbers between 0 and 1 named as logits give a warning; the only list of such numbers is refused."""
     p = np.random.default_rng(0).random(50)

@@ -91,7 +91,9 @@ def check_agreement(
         key = id(file.schema), metadata.get(b"huggingface"), metadata.get(b"batchmax")
         if key not in columns:
             columns[key] = _check_columns(file, schema, files[0].path, job, options, needed)
-        length = job.n_logits if file is files[0] else columns[key].n_classes or first(file, columns[key])
+        column = columns[key]
+        known = None if column.n_classes is None else column.width(column.n_classes)
+        length = job.n_logits if file is files[0] else known or first(file, column)
         if length not in {None, job.n_logits}:
             what = f"{quantity(length, 'class')}, but {job.n_logits:,} in {files[0].path}"
             raise UsageError(what, where=file.path, remedy=ONE_BY_ONE)
