@@ -16,6 +16,7 @@ from batchmax.columns.job import check_token_figures
 from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.class_metrics import ClassMetrics
 from batchmax.evaluation.groups import Groups
+from batchmax.evaluation.interval_sums import IntervalSums, check_level
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
 from batchmax.evaluation.metrics import CONFIDENCE_BINS, LOSS_BINS, MetricSums, RowMetrics, check_bins, positive_class
@@ -47,6 +48,8 @@ def evaluate(
     positive: str | None = None,
     top_k: int | Iterable[int] | None = None,
     sample_weight: str | None = None,
+    confidence_level: float = 0.95,
+    cluster: str | None = None,
     by: str | Iterable[str] = (),
     fail_if: str | None = None,
     progress: Progress | None = None,
@@ -73,6 +76,11 @@ def evaluate(
         One or several k for ``top_k_accuracy``; by default 5 if there are more than 5 classes.
     sample_weight
         Column with a weight per row.
+    confidence_level
+        Confidence level of the intervals of the metrics; 0 for no intervals.
+    cluster
+        Column of clusters of rows that depend on each other, such as rows of one patient; null is a cluster too. By
+        default, rows are independent, and each sequence is a cluster of tokens.
     by
         Columns to group rows by.
     fail_if
@@ -100,7 +108,19 @@ def evaluate(
     """
     options = resolve_options(InputOptions, options, given)
     gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)
-    job = _EvaluationPass(src, options, bins, positive, top_k, sample_weight, by, progress or Progress())
+    check_level(confidence_level)
+    job = _EvaluationPass(
+        src,
+        options,
+        bins,
+        positive,
+        top_k,
+        sample_weight,
+        by,
+        progress or Progress(),
+        confidence_level=confidence_level,
+        cluster=cluster,
+    )
     if out is None:
         return job.run(gate)
     inputs = [file.path for file in job.source.files]
@@ -123,12 +143,15 @@ class _EvaluationPass:
         sample_weight: str | None,
         by: str | Iterable[str],
         progress: Progress,
+        *,
+        confidence_level: float,
+        cluster: str | None,
     ) -> None:
         self._started = time.monotonic()
         self._progress = progress
         check_bins(bins)
         columns = list(dict.fromkeys(names_of("by", by)))
-        self._input = LabeledInput(src, options, columns, sample_weight)
+        self._input = LabeledInput(src, options, columns, sample_weight, cluster)
         self.source = self._input.source
         job = self.source.job
         self._positive = positive_class(job, positive)
@@ -138,6 +161,11 @@ class _EvaluationPass:
         nested, text = job.nesting is not None, options.bytes is not None
         how: dict[str, Any] = {"positive": self._positive, "nested": nested, "has_text": text}
         self._groups = [Groups(name, types[name], bins, memory, **how) for name in columns]
+        self._level, self._intervals = confidence_level, None
+        if confidence_level:
+            self._intervals = IntervalSums(
+                self._counts, self._positive, cluster=cluster, nested=nested, weighted=sample_weight is not None
+            )
         self._tally = Tally()
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
@@ -179,6 +207,8 @@ class _EvaluationPass:
     def _count(self, batch: RowBatch, some: RowMetrics) -> None:
         chunk, status = batch.chunk, batch.scores.status
         self._counts.add(some)
+        if self._intervals is not None:
+            self._intervals.add(chunk, some)
         if isinstance(chunk, TokenChunk):
             self._count_sequences(chunk, status, some)
             return
@@ -233,6 +263,8 @@ class _EvaluationPass:
             wrong, right = counts.confidences.tolist()
             widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
             result.confidences = {"edges": widths, "right": right, "wrong": wrong}
+        if self._intervals is not None:
+            self._add_intervals(result, self._intervals)
         for group in self._groups:
             listed = not group.given and len(group) <= MOST_LISTED
             result.slices[group.name] = group.metrics() if listed else []
@@ -246,6 +278,15 @@ class _EvaluationPass:
             self._progress.warn(warning)
         result.warnings[:0] = source.warnings
         return result
+
+    def _add_intervals(self, result: Evaluation, intervals: IntervalSums) -> None:
+        vars(result).update(intervals.fields(self._level))
+        if result.per_class:
+            for one, found in zip(result.per_class, intervals.of_classes(self._level), strict=True):
+                one["intervals"] = found
+        result.notes += intervals.notes()
+        if warning := intervals.warning():
+            result.warnings.append(warning)
 
 
 def _top_k(given: int | Iterable[int] | None, n_classes: int) -> tuple[int, ...]:

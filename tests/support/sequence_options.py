@@ -145,6 +145,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--positive": OfTwoClasses("--positive 1", "only one of two classes"),
         "--bins": Same("--bins 4"),
         "--top-k": Same("--top-k 1,2"),
+        "--confidence-level": Other("--confidence-level 0.9"),
+        "--cluster": Same("--cluster group"),
         "--by": Same("--by group"),
         "--out": Same("--by group,id -o {out}"),
         "--if-exists": Same("-o {out} --if-exists overwrite"),
