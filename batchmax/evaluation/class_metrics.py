@@ -99,7 +99,9 @@ def fractions(sums: Array, name: str) -> tuple[Array, Array]:
     }[name]
 
 
-def class_values(sums: Array, mean_loss: Array, positive: int | None) -> dict[str, Array]:
+def class_values(
+    sums: Array, mean_loss: Array, positive: int | None, precision: type[np.floating[Any]] = np.longdouble
+) -> dict[str, Array]:
     """Return the metrics of all classes together, from sums of one or several sets of rows; NaN where undefined.
 
     Parameters
@@ -110,6 +112,8 @@ def class_values(sums: Array, mean_loss: Array, positive: int | None) -> dict[st
         Shape (...), the mean losses of the sets.
     positive
         The positive class of a binary task, or None, without metrics of ``OF_POSITIVE``.
+    precision
+        The type in which agreement is computed.
 
     Returns
     -------
@@ -117,7 +121,7 @@ def class_values(sums: Array, mean_loss: Array, positive: int | None) -> dict[st
     """
     found = {} if positive is None else _of_positive(sums, positive)
     found["balanced_accuracy"] = _balanced_accuracy(sums)
-    support, predicted, right = _shares(sums)
+    support, predicted, right = _shares(sums.astype(precision))
     # 1 minus the agreement by chance, without cancellation.
     agreement = (right - support * predicted).sum(axis=-1)
     found["kappa"] = quotient(agreement, (support * (1 - predicted)).sum(axis=-1))
@@ -166,7 +170,7 @@ def _entropy(shares: Array) -> Array:
 def _shares(sums: Array) -> tuple[Array, Array, Array]:
     """Return the shares of the rows that have each class, that are predicted to have it, and that are right."""
     with np.errstate(invalid="ignore"):
-        shares = sums.astype(np.longdouble) / sums[..., SUPPORT].astype(np.longdouble).sum(axis=-1)[..., None, None]
+        shares = sums / sums[..., SUPPORT].sum(axis=-1)[..., None, None]
     return shares[..., SUPPORT], shares[..., PREDICTED], shares[..., RIGHT]
 
 

@@ -21,7 +21,6 @@ from batchmax.evaluation.metrics import NO_POSITIVE, RowMetrics
 from batchmax.kernels.jackknife_sums import (
     BIN_SUMS,
     GROUPS,
-    MOST_DISTINCT,
     SLOTS,
     count_distinct,
     groups_of_hashes,
@@ -34,6 +33,8 @@ Array = NDArray[Any]
 
 MOST_BYTES = 64 * 2**20
 """Memory of the sums of all groups; class metrics have no intervals if it isn't enough."""
+FIRST_SLOTS, MORE_SLOTS = 2**12, 8
+"""First size of the hash table of distinct clusters, and the factor by which it grows."""
 PIECE = 2**16
 """Rows that are processed at a time."""
 
@@ -150,11 +151,22 @@ class Jackknife:
                 array[group] += part
         self._is_few = False
         if self._counts:
-            self._distinct = np.zeros(2 * MOST_DISTINCT, np.uint64)
+            self._distinct = np.zeros(FIRST_SLOTS, np.uint64)
             self._count(first, np.ones(GROUPS, np.bool_))
 
     def _count(self, hashes: Array, counted: Array) -> None:
-        self._kept, self._depth = count_distinct(hashes, counted, self._kept, self._depth, self._distinct)
+        start = 0
+        while start < len(hashes):
+            rows = slice(start, len(hashes))
+            self._kept, self._depth, n = count_distinct(
+                hashes[rows], counted[rows], self._kept, self._depth, self._distinct
+            )
+            start += n
+            if start < len(hashes):
+                # A table that is no larger than necessary stays in the CPU's cache.
+                known = self._distinct[self._distinct != 0]
+                self._distinct = np.zeros(MORE_SLOTS * len(self._distinct), np.uint64)
+                count_distinct(known, np.ones(len(known), np.bool_), 0, self._depth, self._distinct)
 
 
 def row_hashes(first_row: int) -> Hashes:

@@ -118,13 +118,14 @@ def count_distinct(hashes, counted, kept, depth, table):
     counted : (n,) bool
     kept, depth
         Results of the call before; first 0.
-    table : (2 MOST_DISTINCT,) uint64
-        A hash table of the hashes that are kept; updated in place. 0 is an empty slot.
+    table : (m,) uint64
+        A hash table of the hashes that are kept, up to 2 ``MOST_DISTINCT`` long; updated in place. 0 is an empty slot.
 
     Returns
     -------
-    kept, depth
+    kept, depth, and the number of rows up to the first for which a larger table is needed.
     """
+    most = table.shape[0] // 2
     before = np.uint64(0)
     for i in range(hashes.shape[0]):
         if not counted[i] or hashes[i] == before:
@@ -132,6 +133,8 @@ def count_distinct(hashes, counted, kept, depth, table):
         before = hashes[i]
         if not _is_kept(before, depth):
             continue
+        if kept == most and most < MOST_DISTINCT:
+            return kept, depth, i
         kept += _insert(table, before)
         while kept > MOST_DISTINCT:
             depth += 1
@@ -141,7 +144,7 @@ def count_distinct(hashes, counted, kept, depth, table):
             for one in old:
                 if one != 0 and _is_kept(one, depth):
                     kept += _insert(table, one)
-    return kept, depth
+    return kept, depth, hashes.shape[0]
 
 
 @kernel(
