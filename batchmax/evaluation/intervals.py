@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax.evaluation.distributions import chi_square_tail, f_tail, normal_quantile, t_quantile
+from batchmax.evaluation.distributions import chi_square_tail, f_tail, normal_quantile
 
 Array = NDArray[Any]
 
@@ -57,13 +57,24 @@ def standard_errors(left_out: Array) -> Array:
     return errors
 
 
-def jackknife_bounds(values: Array, errors: Array, level: float, degrees: float, scale: Scale) -> tuple[Array, Array]:
-    """Return the bounds of m estimates with these standard errors and degrees of freedom.
+def effective_degrees(left_out: Array) -> float:
+    """Return the degrees of freedom of the variance of an estimate, from those without each group, (g,).
+
+    That is g - 1, or less if few groups have most of the variance, by the method of Satterthwaite (1946, Biometrics
+    Bulletin 2, 110-114): twice the squared variance divided by the variance of the variance.
+    """
+    g = len(left_out)
+    squares = (left_out - left_out.mean()) ** 2
+    spread = (squares * squares).sum() / squares.sum() ** 2 - 1.0 / g
+    return min(g - 1.0, max(1.0, 2.0 / spread)) if spread > 0.0 else g - 1.0
+
+
+def jackknife_bounds(values: Array, errors: Array, t: float | Array, scale: Scale) -> tuple[Array, Array]:
+    """Return the bounds of m estimates with these standard errors, and this quantile of Student's t distribution.
 
     The standard error on a scale is that of the estimate times the derivative of the scale. Bounds are NaN where the
     estimate is at the end of the range of a scale.
     """
-    t = t_quantile(0.5 + 0.5 * level, degrees)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         match scale:
             case "plain":

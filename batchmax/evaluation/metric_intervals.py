@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax.evaluation.class_metrics import OF_CLASS, class_values, fractions, quotient
+from batchmax.evaluation.distributions import t_quantile
 from batchmax.evaluation.intervals import (
     FEWEST_GROUPS,
     JACKKNIFE,
@@ -22,6 +23,7 @@ from batchmax.evaluation.intervals import (
     Scale,
     absolute_bias,
     calibration_test,
+    effective_degrees,
     gap_errors,
     jackknife_bounds,
     standard_errors,
@@ -45,6 +47,8 @@ SMOOTH = (
     *("weighted.precision", "weighted.f1", "weighted.jaccard"),
 )
 """The metrics of all classes that depend on sums of classes alone."""
+SMOOTHING = 0.5
+"""Rows that are added of each label and prediction of two classes."""
 ROUNDING = 1e-12
 """Relative rounding error of a sum without one of its parts."""
 BLOCK = 2**18
@@ -147,7 +151,10 @@ class MetricIntervals:
         parts, ofs = parts[self._used], ofs[self._used]
         values, used = quotient(part, of), np.count_nonzero(ofs, axis=0)
         errors = standard_errors(quotient(_without(part, parts), _without(of, ofs)))
-        bounds = jackknife_bounds(values, errors, self.level, self._degrees, scale)
+        # Losses are skewed, and a loss of few groups has few degrees of freedom.
+        degrees = {int(n): max(1, n - 1) if scale == LOSS_SCALE else self._degrees for n in np.unique(used)}
+        t = np.array([self._t(degrees[n]) for n in used.tolist()])
+        bounds = jackknife_bounds(values, errors, t, scale)
         found = _listed(*bounds, JACKKNIFE)
         for at in np.flatnonzero((values <= 0) | (values >= 1)) if scale == "unit" else ():
             # There is no variation. Every group has several clusters if there are more clusters than groups.
@@ -180,10 +187,10 @@ class MetricIntervals:
         used = self._used
         values = group_metrics(sums[np.newaxis])
         left_out = group_metrics(_without(sums, self.groups.sums[used]))
-        loss = self._jackknifed(values["mean_loss"], left_out["mean_loss"], LOSS_SCALE)
+        loss = self._jackknifed(values["mean_loss"], left_out["mean_loss"], LOSS_SCALE, is_skewed=True)
         # Over several classes, the Brier score is between 0 and 2.
         most = 2.0 if self.positive is None else 1.0
-        brier = self._jackknifed(values["brier"] / most, left_out["brier"] / most, "unit")
+        brier = self._jackknifed(values["brier"] / most, left_out["brier"] / most, "unit", is_skewed=True)
         found = {
             "mean_loss": loss,
             "perplexity": mapped(loss, _exp),
@@ -195,12 +202,17 @@ class MetricIntervals:
             found["ece"] = self._ece(self._jackknifed(ece, eces, "plain"))
         return found
 
-    def _jackknifed(self, value: Array, left_out: Array, scale: Scale) -> Interval | None:
+    def _jackknifed(self, value: Array, left_out: Array, scale: Scale, *, is_skewed: bool = False) -> Interval | None:
         """Return the jackknife interval of a metric, (1,), from its values without each group, (g,)."""
         error = standard_errors(left_out[:, np.newaxis])
-        if not error[0] > 0.0:
+        if not error[0] > ROUNDING * abs(value[0]):
             return None
-        return _listed(*jackknife_bounds(value, error, self.level, self._degrees, scale), JACKKNIFE)[0]
+        degrees = effective_degrees(left_out) if is_skewed else self._degrees
+        t = self._t(degrees)
+        return _listed(*jackknife_bounds(value, error, t, scale), JACKKNIFE)[0]
+
+    def _t(self, degrees: float) -> float:
+        return t_quantile(0.5 + 0.5 * self.level, degrees)
 
     @property
     def _degrees(self) -> int:
@@ -209,8 +221,8 @@ class MetricIntervals:
     def _averages(self) -> dict[str, Interval | None]:
         """Return the intervals of averages over classes and of agreement.
 
-        With two classes, one row of each label and prediction is added: otherwise these metrics had no variance if all
-        rows of a class are right or wrong, and too little if there are few rows. That is Agresti and Coull's idea for
+        With two classes, half a row of each label and prediction is added: otherwise these metrics had no variance if
+        all rows of a class are right or wrong, and too little if there are few. That is Agresti and Coull's idea for
         proportions (1998, The American Statistician 52, 119-126).
         """
         groups, sums = self.groups.classes[self._used], self._totals[0]
@@ -221,9 +233,11 @@ class MetricIntervals:
         totals = self._totals[2]
         values = class_values(totals[np.newaxis], losses, self.positive)
         left_out = self._left_out(totals, groups, left_losses)
-        found = {"d2_log_loss": self._jackknifed(values["d2_log_loss"], left_out["d2_log_loss"], "plain")}
+        found = {
+            "d2_log_loss": self._jackknifed(values["d2_log_loss"], left_out["d2_log_loss"], "plain", is_skewed=True)
+        }
         if self.positive is not None:
-            more = _one_of_each() * float(sums[WEIGHT]) / self.counts.n_counted
+            more = SMOOTHING * _one_of_each() * float(sums[WEIGHT]) / self.counts.n_counted
             totals = totals + more.sum(axis=0)
             centers = class_values(totals[np.newaxis], losses, self.positive)
             left_out = self._left_out(totals, np.concatenate([groups, more]), left_losses)
