@@ -54,7 +54,7 @@ COMMON = (
     RESULTS,
     "Confidence level of the intervals of metrics.",
     type=float,
-    more="0 computes none.",
+    more="With 0, there are none.",
     default=0.95,
 )
 @shared.out("Parquet file for the metrics, one row per group.", required=False)
