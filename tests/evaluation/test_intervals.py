@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import batchmax
@@ -292,3 +293,14 @@ def test_the_command_shows_intervals(write, capsys):
     assert "--confidence-level 0 computes no intervals" in capsys.readouterr().err
     assert main(["evaluate", path, "--confidence-level", "95"]) == 2
     assert "--confidence-level: 95.0 is out of range" in capsys.readouterr().err
+
+
+def test_the_table_has_bounds(write, tmp_path):
+    """Bounds of metrics, averages, values of k, and classes are rows of the table of metrics."""
+    path, out = write("in", rows(300)), str(tmp_path / "out.parquet")
+    found = batchmax.evaluate(path, out=out, top_k=2)
+    values = {(row["scope"], row["name"], row["figure"]): row["value"] for row in pq.read_table(out).to_pylist()}
+    assert values["all", None, "accuracy.lower"] == found.intervals["accuracy"]["lower"]
+    assert values["all", None, "macro_f1.upper"] == found.intervals["macro"]["f1"]["upper"]
+    assert values["all", None, "top_2_accuracy.upper"] == found.intervals["top_k_accuracy"]["2"]["upper"]
+    assert values["class", "1", "recall.lower"] == found.per_class[1]["intervals"]["recall"]["lower"]
