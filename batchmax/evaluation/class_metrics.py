@@ -102,9 +102,7 @@ def fractions(sums: Array, name: str) -> tuple[Array, Array]:
     }[name]
 
 
-def class_values(
-    sums: Array, mean_loss: Array, positive: int | None, precision: type[np.floating[Any]] = np.longdouble
-) -> dict[str, Array]:
+def class_values(sums: Array, mean_loss: Array, positive: int | None) -> dict[str, Array]:
     """Return the metrics of all classes together, from sums of one or several sets of rows; NaN where undefined.
 
     Parameters
@@ -115,8 +113,6 @@ def class_values(
         Shape (...), the mean losses of the sets.
     positive
         The positive class of a binary task, or None, without metrics of ``OF_POSITIVE``.
-    precision
-        The type in which agreement is computed.
 
     Returns
     -------
@@ -124,13 +120,19 @@ def class_values(
     """
     found = {} if positive is None else _of_positive(sums, positive)
     found["balanced_accuracy"] = _balanced_accuracy(sums)
-    support, predicted, right = _shares(sums.astype(precision))
-    # 1 minus the agreement by chance, without cancellation.
-    agreement = (right - support * predicted).sum(axis=-1)
-    found["kappa"] = quotient(agreement, (support * (1 - predicted)).sum(axis=-1))
-    spreads = [(shares * (1 - shares)).sum(axis=-1) for shares in (support, predicted)]
-    found["mcc"] = quotient(agreement, np.sqrt(spreads[0] * spreads[1]))
-    found["d2_log_loss"] = 1.0 - quotient(mean_loss, _entropy(support.astype(np.float64)))
+    total = sums[..., SUPPORT].sum(axis=-1)[..., np.newaxis]
+    support, predicted, right = sums[..., SUPPORT], sums[..., PREDICTED], sums[..., RIGHT]
+    missed, wrong = support - right, predicted - right
+    with np.errstate(invalid="ignore"):
+        # In each class, the share of right rows minus that by chance, and below 1 minus shares: without cancellation.
+        chance = (missed / total) * (wrong / total)
+        agreement = ((right / total) * ((total - support - wrong) / total) - chance).sum(axis=-1)
+        spreads = [(one / total) * ((total - one) / total) for one in (support, predicted)]
+        disagreement = ((support / total) * ((total - predicted) / total)).sum(axis=-1)
+        shares = support / total
+    found["kappa"] = quotient(agreement, disagreement)
+    found["mcc"] = quotient(agreement, np.sqrt(spreads[0].sum(axis=-1) * spreads[1].sum(axis=-1)))
+    found["d2_log_loss"] = 1.0 - quotient(mean_loss, _entropy(shares))
     return found | {f"{average}.{name}": _average(sums, name, average) for average in AVERAGES for name in OF_CLASS}
 
 
@@ -168,13 +170,6 @@ def _entropy(shares: Array) -> Array:
     """Return the loss of always predicting the shares of the classes, (..., K)."""
     logs = np.log(shares, out=np.zeros(shares.shape), where=shares > 0)
     return -np.asarray((shares * logs).sum(axis=-1))
-
-
-def _shares(sums: Array) -> tuple[Array, Array, Array]:
-    """Return the shares of the rows that have each class, that are predicted to have it, and that are right."""
-    with np.errstate(invalid="ignore"):
-        shares = sums / sums[..., SUPPORT].sum(axis=-1)[..., None, None]
-    return shares[..., SUPPORT], shares[..., PREDICTED], shares[..., RIGHT]
 
 
 def quotient(part: Array, of: Array) -> Array:

@@ -51,7 +51,7 @@ def wilson(hits: Array, n: Array, level: float) -> tuple[Array, Array]:
 def standard_errors(left_out: Array) -> Array:
     """Return the standard errors of m estimates, from those that leave out one of g groups each, (g, m)."""
     g = len(left_out)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         distances = left_out - left_out.mean(axis=0)
         errors: Array = np.sqrt((g - 1) / g * (distances * distances).sum(axis=0))
     return errors
@@ -64,8 +64,9 @@ def effective_degrees(left_out: Array) -> float:
     Bulletin 2, 110-114): twice the squared variance divided by the variance of the variance.
     """
     g = len(left_out)
-    squares = (left_out - left_out.mean()) ** 2
-    spread = (squares * squares).sum() / squares.sum() ** 2 - 1.0 / g
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = (left_out - left_out.mean()) ** 2
+        spread = (squares * squares).sum() / squares.sum() ** 2 - 1.0 / g
     return min(g - 1.0, max(1.0, 2.0 / spread)) if spread > 0.0 else g - 1.0
 
 

@@ -256,7 +256,7 @@ class MetricIntervals:
         losses = np.concatenate([losses, np.full(len(groups) - len(losses), np.nan)])
         some = max(1, BLOCK // groups.shape[1])
         blocks = [
-            class_values(_without(totals, groups[at : at + some]), losses[at : at + some], self.positive, np.float64)
+            class_values(_without(totals, groups[at : at + some]), losses[at : at + some], self.positive)
             for at in range(0, len(groups), some)
         ]
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}

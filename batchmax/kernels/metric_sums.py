@@ -153,7 +153,7 @@ def tally_classes(nll, probs, labels, targets, weights, counted, sums, bins, los
                 p = probs[i, j]
                 brier += (p - y) * (p - y)
                 entries += 1
-                at = _bin(p, n_bins)
+                at = bin_of(p, n_bins)
                 bins[at, 0] += w
                 bins[at, 1] += w * p
                 bins[at, 2] += w * y
