@@ -53,19 +53,18 @@ class ClassMetrics:
     mean_loss: float | None
     positive: int | None
 
-    @property
-    def _total(self) -> float:
-        return float(self.sums[:, SUPPORT].sum())
-
     def values(self) -> dict[str, Any]:
         """Return all metrics by name: ``OF_POSITIVE``, ``OF_ALL``, and a dictionary for each of ``AVERAGES``."""
-        found: dict[str, Any] = self._of_positive() if self.positive is not None else dict.fromkeys(OF_POSITIVE)
-        found |= {name: getattr(self, f"_{name}")() for name in OF_ALL}
-        return found | {average: self._averages(average) for average in AVERAGES}
+        mean_loss = np.array(np.nan if self.mean_loss is None else self.mean_loss)
+        found = {
+            name: finite(float(value)) for name, value in class_values(self.sums, mean_loss, self.positive).items()
+        }
+        values: dict[str, Any] = {name: found.get(name) for name in (*OF_POSITIVE, *OF_ALL)}
+        return values | {average: {name: found[f"{average}.{name}"] for name in OF_CLASS} for average in AVERAGES}
 
     def of_classes(self) -> list[dict[str, Any]]:
         """Return the metrics of each class, and its support, number of predictions and mean loss."""
-        columns = {name: self._of_class(name) for name in OF_CLASS}
+        columns = {name: fractions(self.sums, name) for name in OF_CLASS}
         support, predicted, loss = (self.sums[:, at] for at in (SUPPORT, PREDICTED, CLASS_LOSS))
         return [
             {
@@ -84,85 +83,100 @@ class ClassMetrics:
         names = (*(OF_POSITIVE if self.positive is not None else ()), *OF_ALL)
         found: list[dict[str, Any]] = [{"metric": name, "class": None} for name in names if values[name] is None]
         for name in OF_CLASS:
-            _, of = self._of_class(name)
+            _, of = fractions(self.sums, name)
             found += [{"metric": name, "class": self._name(int(at))} for at in np.flatnonzero(of == 0)]
         return found
 
     def _name(self, at: int) -> str | int:
         return at if self.names is None else self.names[at]
 
-    def _of_class(self, name: str) -> tuple[Array, Array]:
-        """Return the numerators and the denominators of a metric of each class, (K,)."""
-        support, predicted, right = (self.sums[:, at] for at in (SUPPORT, PREDICTED, RIGHT))
-        return {
-            "precision": (right, predicted),
-            "recall": (right, support),
-            "f1": (2.0 * right, support + predicted),
-            "jaccard": (right, support + predicted - right),
-        }[name]
 
-    def _averages(self, average: str) -> dict[str, float | None]:
-        """Return an average of each metric: 0/0 counts as 0, and ``macro`` is over the classes that occur."""
-        occurs = (self.sums[:, SUPPORT] > 0) | (self.sums[:, PREDICTED] > 0)
-        found: dict[str, float | None] = {}
-        for name in OF_CLASS:
-            part, of = self._of_class(name)
-            if average == "micro":
-                found[name] = ratio(float(part.sum()), float(of.sum()))
-                continue
-            values = np.divide(part, of, out=np.zeros(len(part)), where=of != 0)
-            weights = occurs.astype(np.float64) if average == "macro" else self.sums[:, SUPPORT]
-            found[name] = ratio(float((weights * values).sum()), float(weights.sum()))
-        return found
+def fractions(sums: Array, name: str) -> tuple[Array, Array]:
+    """Return numerators and denominators of a metric of ``OF_CLASS`` for each class: (..., K) of (..., K, 4)."""
+    support, predicted, right = (sums[..., at] for at in (SUPPORT, PREDICTED, RIGHT))
+    return {
+        "precision": (right, predicted),
+        "recall": (right, support),
+        "f1": (2.0 * right, support + predicted),
+        "jaccard": (right, support + predicted - right),
+    }[name]
 
-    def _of_positive(self) -> dict[str, float | None]:
-        """Return the metrics of the positive class."""
-        at = self.positive or 0
-        other = self.sums[1 - at]
-        found = {name: ratio(part[at], of[at]) for name in OF_CLASS for part, of in [self._of_class(name)]}
-        return {
-            "prevalence": ratio(self.sums[at, SUPPORT], self._total),
-            "precision": found["precision"],
-            "recall": found["recall"],
-            "specificity": ratio(other[RIGHT], other[SUPPORT]),
-            "f1": found["f1"],
-        }
 
-    def _balanced_accuracy(self) -> float | None:
-        """Return the mean recall of the classes that have rows."""
-        has_rows = self.sums[:, SUPPORT] > 0
-        recalls = self.sums[has_rows, RIGHT] / self.sums[has_rows, SUPPORT]
-        return ratio(float(recalls.sum()), len(recalls))
+def class_values(sums: Array, mean_loss: Array, positive: int | None) -> dict[str, Array]:
+    """Return the metrics of all classes together, from sums of one or several sets of rows; NaN where undefined.
 
-    def _kappa(self) -> float | None:
-        """Return Cohen's kappa."""
-        if not self._total:
-            return None
-        support, predicted, right = self._shares()
-        # 1 minus the agreement by chance, without cancellation.
-        return ratio((right - support * predicted).sum(), (support * (1 - predicted)).sum())
+    Parameters
+    ----------
+    sums
+        Shape (..., K, 4), as of :class:`ClassMetrics`.
+    mean_loss
+        Shape (...), the mean losses of the sets.
+    positive
+        The positive class of a binary task, or None, without metrics of ``OF_POSITIVE``.
 
-    def _mcc(self) -> float | None:
-        """Return the Matthews correlation coefficient of several classes (Gorodkin 2004)."""
-        if not self._total:
-            return None
-        support, predicted, right = self._shares()
-        spreads = [(shares * (1 - shares)).sum() for shares in (support, predicted)]
-        return ratio((right - support * predicted).sum(), np.sqrt(spreads[0] * spreads[1]))
+    Returns
+    -------
+    the metrics of ``OF_POSITIVE`` and ``OF_ALL``, and averages such as ``macro.f1``, each of shape (...).
+    """
+    found = {} if positive is None else _of_positive(sums, positive)
+    found["balanced_accuracy"] = _balanced_accuracy(sums)
+    total = sums[..., SUPPORT].sum(axis=-1)[..., np.newaxis]
+    support, predicted, right = sums[..., SUPPORT], sums[..., PREDICTED], sums[..., RIGHT]
+    missed, wrong = support - right, predicted - right
+    with np.errstate(invalid="ignore"):
+        # In each class, the share of right rows minus that by chance, and below 1 minus shares: without cancellation.
+        chance = (missed / total) * (wrong / total)
+        agreement = ((right / total) * ((total - support - wrong) / total) - chance).sum(axis=-1)
+        spreads = [(one / total) * ((total - one) / total) for one in (support, predicted)]
+        disagreement = ((support / total) * ((total - predicted) / total)).sum(axis=-1)
+        shares = support / total
+    found["kappa"] = quotient(agreement, disagreement)
+    found["mcc"] = quotient(agreement, np.sqrt(spreads[0].sum(axis=-1) * spreads[1].sum(axis=-1)))
+    found["d2_log_loss"] = 1.0 - quotient(mean_loss, _entropy(shares))
+    return found | {f"{average}.{name}": _average(sums, name, average) for average in AVERAGES for name in OF_CLASS}
 
-    def _d2_log_loss(self) -> float | None:
-        """Return the share of the loss that the model saves, compared with always predicting the shares of classes."""
-        if not self._total or self.mean_loss is None:
-            return None
-        shares = self._shares()[0].astype(np.float64)
-        entropy = -float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
-        saved = ratio(self.mean_loss, entropy)
-        return None if saved is None else 1.0 - saved
 
-    def _shares(self) -> tuple[Array, Array, Array]:
-        """Return the shares of the rows that have each class, that are predicted to have it, and that are right."""
-        shares = self.sums.astype(np.longdouble) / self.sums[:, SUPPORT].astype(np.longdouble).sum()
-        return shares[:, SUPPORT], shares[:, PREDICTED], shares[:, RIGHT]
+def _of_positive(sums: Array, at: int) -> dict[str, Array]:
+    """Return the metrics of the positive class."""
+    values = {name: quotient(part[..., at], of[..., at]) for name in OF_CLASS for part, of in [fractions(sums, name)]}
+    return {
+        "prevalence": quotient(sums[..., at, SUPPORT], sums[..., SUPPORT].sum(axis=-1)),
+        "precision": values["precision"],
+        "recall": values["recall"],
+        "specificity": quotient(sums[..., 1 - at, RIGHT], sums[..., 1 - at, SUPPORT]),
+        "f1": values["f1"],
+    }
+
+
+def _average(sums: Array, name: str, average: str) -> Array:
+    """Return an average of a metric: 0/0 counts as 0, and ``macro`` is over the classes that occur."""
+    part, of = fractions(sums, name)
+    if average == "micro":
+        return quotient(part.sum(axis=-1), of.sum(axis=-1))
+    values = np.divide(part, of, out=np.zeros(part.shape), where=of != 0)
+    occurs = (sums[..., SUPPORT] > 0) | (sums[..., PREDICTED] > 0)
+    weights = occurs.astype(np.float64) if average == "macro" else sums[..., SUPPORT]
+    return quotient((weights * values).sum(axis=-1), weights.sum(axis=-1))
+
+
+def _balanced_accuracy(sums: Array) -> Array:
+    """Return the mean recall of the classes that have rows."""
+    right, support = fractions(sums, "recall")
+    recalls = np.divide(right, support, out=np.zeros(right.shape), where=support > 0)
+    return quotient(recalls.sum(axis=-1), np.count_nonzero(support > 0, axis=-1))
+
+
+def _entropy(shares: Array) -> Array:
+    """Return the loss of always predicting the shares of the classes, (..., K)."""
+    logs = np.log(shares, out=np.zeros(shares.shape), where=shares > 0)
+    return -np.asarray((shares * logs).sum(axis=-1))
+
+
+def quotient(part: Array, of: Array) -> Array:
+    """Return quotients as float64; NaN where the divisor is 0."""
+    part, of = np.asarray(part), np.asarray(of)
+    found: Array = np.divide(part, of, out=np.full(part.shape, np.nan), where=of != 0, casting="same_kind")
+    return found
 
 
 def whole(value: float) -> float:

@@ -19,6 +19,7 @@ from batchmax.evaluation.class_metrics import ClassMetrics
 from batchmax.evaluation.curves.curves import CurveMethod, Curves
 from batchmax.evaluation.curves.points_file import PointsFile
 from batchmax.evaluation.groups import Groups
+from batchmax.evaluation.interval_sums import IntervalSums, check_level
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
 from batchmax.evaluation.metrics import (
@@ -60,6 +61,8 @@ def evaluate(
     positive: str | None = None,
     top_k: int | Iterable[int] | None = None,
     sample_weight: str | None = None,
+    confidence_level: float = 0.95,
+    cluster: str | None = None,
     by: str | Iterable[str] = (),
     curves: CurveMethod | None = None,
     max_fpr: float | None = None,
@@ -89,6 +92,11 @@ def evaluate(
         One or several k for ``top_k_accuracy``; by default 5 if there are more than 5 classes.
     sample_weight
         Column with a weight per row.
+    confidence_level
+        Confidence level of the intervals of the metrics; 0 for no intervals.
+    cluster
+        Column of clusters of rows that depend on each other, such as rows of one patient; null is a cluster too. By
+        default, rows are independent, and each sequence is a cluster of tokens.
     by
         Columns to group rows by.
     curves
@@ -124,7 +132,20 @@ def evaluate(
     options = resolve_options(InputOptions, options, given)
     gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)
     how: dict[str, Any] = {"method": curves, "max_fpr": max_fpr, "keeps_points": curves_out is not None}
-    job = _EvaluationPass(src, options, bins, positive, top_k, sample_weight, by, how, progress or Progress())
+    check_level(confidence_level)
+    job = _EvaluationPass(
+        src,
+        options,
+        bins,
+        positive,
+        top_k,
+        sample_weight,
+        by,
+        how,
+        progress or Progress(),
+        confidence_level=confidence_level,
+        cluster=cluster,
+    )
     inputs, storage = [file.path for file in job.source.files], options.storage_options
     points = None if curves_out is None else PointsFile(curves_out, if_exists, inputs, storage)
     if out is None:
@@ -152,19 +173,22 @@ class _EvaluationPass:
         by: str | Iterable[str],
         curves: dict[str, Any],
         progress: Progress,
+        *,
+        confidence_level: float,
+        cluster: str | None,
     ) -> None:
         self._started = time.monotonic()
         self._progress = progress
         check_bins(bins)
         columns = list(dict.fromkeys(names_of("by", by)))
-        self._input = LabeledInput(src, options, columns, sample_weight)
+        self._input = LabeledInput(src, options, columns, sample_weight, cluster)
         self.source = self._input.source
         job = self.source.job
         self._positive = positive_class(job, positive)
         self._is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
         self._curves = Curves(job, self._positive, is_weighted=sample_weight is not None, **curves)
         if self._is_independent:
-            check_independent(columns, top_k, job)
+            check_independent(columns, top_k, cluster, job)
             self._counts: MetricSums | EntrySums = EntrySums(bins)
         else:
             self._counts = MetricSums(job.n_classes, top_k_values(top_k, job.n_classes), bins, self._positive)
@@ -173,6 +197,11 @@ class _EvaluationPass:
         nested, text = job.nesting is not None, options.bytes is not None
         how: dict[str, Any] = {"positive": self._positive, "nested": nested, "has_text": text}
         self._groups = [Groups(name, types[name], bins, memory, **how) for name in columns]
+        self._level, self._intervals = confidence_level, None
+        if confidence_level and isinstance(self._counts, MetricSums):
+            self._intervals = IntervalSums(
+                self._counts, self._positive, cluster=cluster, nested=nested, weighted=sample_weight is not None
+            )
         self._tally = Tally()
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
@@ -224,6 +253,8 @@ class _EvaluationPass:
         elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
             counts.add(some)
             self._curves.add(batch, some)
+            if self._intervals is not None:
+                self._intervals.add(chunk, some)
             self._count_in_groups(chunk, status, some)
 
     def _count_in_groups(self, chunk: Chunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
@@ -284,6 +315,8 @@ class _EvaluationPass:
             widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
             result.confidences = {"edges": widths, "right": right, "wrong": wrong}
         self._curves.complete(result)
+        if self._intervals is not None:
+            self._add_intervals(result, self._intervals)
         for group in self._groups:
             listed = not group.given and len(group) <= MOST_LISTED
             result.slices[group.name] = group.metrics() if listed else []
@@ -298,3 +331,12 @@ class _EvaluationPass:
         result.warnings[:0] = source.warnings
         result.seconds = round(time.monotonic() - self._started, 3)
         return result
+
+    def _add_intervals(self, result: Evaluation, intervals: IntervalSums) -> None:
+        vars(result).update(intervals.fields(self._level))
+        if result.per_class:
+            for one, found in zip(result.per_class, intervals.of_classes(self._level), strict=True):
+                one["intervals"] = found
+        result.notes += intervals.notes()
+        if warning := intervals.warning():
+            result.warnings.append(warning)

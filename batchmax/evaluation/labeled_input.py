@@ -18,6 +18,7 @@ from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.scored_input import loss_column
 from batchmax.columns.sequences import token_values
 from batchmax.errors import DataError, UsageError
+from batchmax.evaluation.cluster_keys import check_cluster
 from batchmax.evaluation.metrics import RowMetrics
 from batchmax.evaluation.multi_label import EntryMetrics
 from batchmax.evaluation.row_stream import open_rows, read_if_stdin, schema_of
@@ -45,6 +46,8 @@ class LabeledInput:
         Additional columns to read.
     sample_weight
         Column of weights; None for weights of 1.
+    cluster
+        Column of clusters; None if there is none.
 
     Attributes
     ----------
@@ -59,7 +62,14 @@ class LabeledInput:
         Unreadable input.
     """
 
-    def __init__(self, src: Any, options: InputOptions, by: Sequence[str], sample_weight: str | None) -> None:
+    def __init__(
+        self,
+        src: Any,
+        options: InputOptions,
+        by: Sequence[str],
+        sample_weight: str | None,
+        cluster: str | None = None,
+    ) -> None:
         if options.label == "none":
             raise UsageError("metrics need labels", where="--label", remedy="name the column of labels")
         refuse(
@@ -73,6 +83,8 @@ class LabeledInput:
         columns = dict.fromkeys(by, "--by")
         if sample_weight is not None:
             columns[sample_weight] = "--sample-weight"
+        if cluster is not None:
+            columns.setdefault(cluster, "--cluster")
         if written is not None:
             columns.setdefault(written, "--columns")
         refuse("metrics use plain losses", "leave it out", pos_weight=options.pos_weight)
@@ -85,6 +97,9 @@ class LabeledInput:
                 remedy=close_match("label", self.source.schema.names) + "name it: --label NAME",
             )
         refuse_as_class(job.logits, "--by", by)
+        if cluster is not None:
+            refuse_as_class(job.logits, "--cluster", [cluster])
+            check_cluster(cluster, column_types(self.source.schema)[cluster])
         if sample_weight is not None:
             refuse_as_class(job.logits, "--sample-weight", [sample_weight])
             kind = column_types(self.source.schema)[sample_weight]

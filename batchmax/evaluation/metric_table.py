@@ -1,10 +1,11 @@
 """The metrics of an evaluation as rows of a table.
 
 Without grouping columns, the columns are ``scope`` (``all``, ``class`` or ``bin``), ``name`` (the class, or the bin's
-borders; null for ``all``), ``figure`` and ``value``. With one grouping column, there is one row per group, in order of
-first occurrence: the grouping column with its type, then ``n_rows``, ``mean_loss``, ``perplexity``, ``accuracy``,
-``brier`` and ``ece``; for sequences also ``n_tokens``, the number of tokens with a loss, and ``bits_per_byte`` if bytes
-are known. With several grouping columns, the table is as without, and their names are additional scopes.
+borders; null for ``all``), ``figure`` and ``value``; bounds of intervals are figures such as ``accuracy.lower``. With
+one grouping column, there is one row per group, in order of first occurrence: the grouping column with its type, then
+``n_rows``, ``mean_loss``, ``perplexity``, ``accuracy``, ``brier`` and ``ece``; for sequences also ``n_tokens``, the
+number of tokens with a loss, and ``bits_per_byte`` if bytes are known. With several grouping columns, the table is as
+without, and their names are additional scopes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ HEADLINE = (
 )
 
 
+BOUNDS = ("lower", "upper")
+
+
 def metric_rows(result: dict[str, Any]) -> pa.RecordBatch:
     """Return the metrics of an evaluation, as in its JSON, one per row."""
     columns = [
@@ -56,10 +60,16 @@ def _rows(result: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float 
             yield "all", None, f"{average}_{figure}", value
     for k, value in result["top_k_accuracy"].items():
         yield "all", None, f"top_{k}_accuracy", value
+    for name, interval in result["intervals"].items():
+        for figure, found in _intervals(name, interval):
+            yield from (("all", None, f"{figure}.{bound}", found[bound]) for bound in BOUNDS)
     for one in result["per_class"]:
         for figure in ("support", "predicted", "precision", "recall", "f1", "jaccard", *AREAS, "mean_loss"):
             if figure in one:
                 yield "class", str(one["class"]), figure, one[figure]
+        for figure, found in one.get("intervals", {}).items():
+            if found is not None:
+                yield from (("class", str(one["class"]), f"{figure}.{bound}", found[bound]) for bound in BOUNDS)
     for one in result["bins"]:
         for figure in ("n_rows", "confidence", "accuracy"):
             yield "bin", f"{one['low']:g}-{one['high']:g}", figure, one[figure]
@@ -68,3 +78,14 @@ def _rows(result: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float 
             name = None if one["value"] is None else str(one["value"])
             for figure in list(one)[1:]:
                 yield column, name, figure, one[figure]
+
+
+def _intervals(name: str, found: dict[str, Any] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the intervals of a metric, or of its averages or values of k, with the names of their rows."""
+    if found is None:
+        return
+    if "method" in found:
+        yield name, found
+        return
+    for key, one in found.items():
+        yield from _intervals(f"top_{key}_accuracy" if name == "top_k_accuracy" else f"{name}_{key}", one)

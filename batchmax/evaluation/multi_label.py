@@ -90,15 +90,15 @@ class EntrySums:
         return bins_as_dicts(self._bins)
 
 
-def check_independent(by: Sequence[str], top_k: int | Iterable[int] | None, job: Job) -> None:
+def check_independent(by: Sequence[str], top_k: int | Iterable[int] | None, cluster: str | None, job: Job) -> None:
     """Refuse what isn't computed for rows whose classes are independent.
 
     Raises
     ------
     UsageError
-        Groups, top-k accuracy, or rows that are sequences.
+        Groups, top-k accuracy, clusters, or rows that are sequences.
     """
     if job.nesting is not None:
         raise UsageError("sequences with sigmoid can't be evaluated", where="--activation", remedy="leave it out")
-    for option, given in (("--by", by), ("--top-k", top_k)):
+    for option, given in (("--by", by), ("--top-k", top_k), ("--cluster", cluster)):
         refuse_if(bool(given), option, "metrics of multi-label rows don't support this", "leave it out")

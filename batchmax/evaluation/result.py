@@ -11,6 +11,13 @@ from batchmax.options.gates import NO_ROWS, Figure, figure, infinite_losses, wit
 from batchmax.results import CommandResult
 from batchmax.scoring.summary import TOKEN_FIELDS, without_text
 
+WITH_INTERVAL = (
+    *("mean_loss", "accuracy", "perplexity", "bits_per_token", "brier", *OF_POSITIVE, *OF_ALL),
+    *(f"{average}.{name}" for average in AVERAGES for name in OF_CLASS),
+    *("ece", "top_k_accuracy"),
+)
+"""The metrics that have confidence intervals."""
+
 
 @dataclass(kw_only=True)
 class Evaluation(CommandResult):
@@ -67,6 +74,14 @@ class Evaluation(CommandResult):
         with curves also AUROC and average precision.
         Recall is None for a class without rows, precision for a class that was never predicted; scikit-learn returns
         ``zero_division``.
+    confidence_level, intervals
+        The confidence level, or None without intervals, and the interval of each metric: ``lower``, ``upper`` and
+        ``method``, or None; ``per_class`` has those of classes. Proportions of independent rows without weights have
+        Wilson intervals (``wilson``), other metrics have ``jackknife`` intervals.
+    n_clusters
+        The number of clusters that have rows with a loss, or of sequences that have; None if rows are independent.
+    calibration_p
+        The p-value of the hypothesis that the probabilities are calibrated.
     undefined
         The metrics that are 0/0, and therefore None: ``metric``, and the ``class``, None for a metric of all classes.
     confusion
@@ -120,6 +135,10 @@ class Evaluation(CommandResult):
     undefined: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, str] = field(default_factory=dict)
     bounds: dict[str, dict[str, float]] = field(default_factory=dict)
+    confidence_level: float | None = None
+    n_clusters: int | None = None
+    calibration_p: float | None = None
+    intervals: dict[str, Any] = field(default_factory=dict)
     brier: float | None = None
     ece: float | None = None
     mce: float | None = None
@@ -170,7 +189,7 @@ class Evaluation(CommandResult):
         no_curves = "no curves are computed" if self.curves.get("method") == "none" else ""
         no_area = no_loss, no_weight, no_classes, no_curves
         no_top_k = "no top-k accuracy is computed" if largest is None else ""
-        return {
+        found = {
             "n_rows": figure(self.n_rows),
             "n_classes": figure(self.n_classes),
             "mean_loss": figure(self.mean_loss, no_loss, no_weight, infinite),
@@ -213,6 +232,36 @@ class Evaluation(CommandResult):
             "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
             "seconds": figure(self.seconds),
         }
+        return (
+            found
+            | {
+                f"{name}.{bound}": self._bound(name, bound, found[name].missing)
+                for name in WITH_INTERVAL
+                for bound in ("lower", "upper")
+            }
+            | {"calibration_p": self._of_interval(self.calibration_p, no_loss or no_weight or no_classes)}
+        )
+
+    def _bound(self, name: str, bound: str, missing: str) -> Figure:
+        interval = self._interval(name)
+        return self._of_interval(None if interval is None else interval[bound], missing)
+
+    def _of_interval(self, value: float | None, missing: str) -> Figure:
+        """Return a figure that only exists with intervals; ``missing`` is why the metric itself doesn't."""
+        if value is not None:
+            return figure(value)
+        no_intervals = "--confidence-level 0 computes no intervals" if self.confidence_level is None else ""
+        return figure(None, no_intervals, missing, "there are too few rows or clusters, or they are all alike")
+
+    def _interval(self, name: str) -> dict[str, Any] | None:
+        """Return the interval of a metric; that of ``top_k_accuracy`` is the one with the largest k."""
+        names = name.split(".")
+        if name == "top_k_accuracy":
+            names.append(max(self.top_k_accuracy, key=int, default=""))
+        found: dict[str, Any] | None = self.intervals
+        for part in names:
+            found = (found or {}).get(part)
+        return found
 
 
 def _lacking(area: float | None) -> str:

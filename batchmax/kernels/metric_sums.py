@@ -84,14 +84,14 @@ def tally_rows(
         w = weights[i] if weights.shape[0] != 0 else 1.0
         _add(sums, WEIGHT, w)
         _add(sums, BRIER, w * brier[i])
-        _add(sums, HITS, _weight_within(1, rank[i], w))
+        _add(sums, HITS, weight_within(1, rank[i], w))
         if nll[i] < np.inf:
             _add(sums, LOSS, w * nll[i])
         elif w != 0.0:
             sums[INFINITE, 0] += 1.0
         losses[int(min(10.0 * nll[i], losses.shape[0] - 1.0))] += 1
         for j in range(top_k.shape[0]):
-            tops[j] += _weight_within(top_k[j], rank[i], w)
+            tops[j] += weight_within(top_k[j], rank[i], w)
         if rank[i] == 0:
             continue
         y = labels[i]
@@ -104,12 +104,12 @@ def tally_rows(
         classes[y, CLASS_LOSS] += w * nll[i] if w != 0.0 else 0.0
         if confusion.shape[0] != 0:
             confusion[y, p] += w
-        probability, is_hit = _binned(rests[i], p, y, hit, positive)
-        at = _bin(probability, n_bins)
+        probability, is_hit = binned(rests[i], p, y, hit, positive)
+        at = bin_of(probability, n_bins)
         bins[at, 0] += w
         bins[at, 1] += w * probability
         bins[at, 2] += w if is_hit else 0.0
-        confidences[1 if hit else 0, _bin(confidence, n_widths)] += 1
+        confidences[1 if hit else 0, bin_of(confidence, n_widths)] += 1
 
 
 @kernel(
@@ -153,7 +153,7 @@ def tally_classes(nll, probs, labels, targets, weights, counted, sums, bins, los
                 p = probs[i, j]
                 brier += (p - y) * (p - y)
                 entries += 1
-                at = _bin(p, n_bins)
+                at = bin_of(p, n_bins)
                 bins[at, 0] += w
                 bins[at, 1] += w * p
                 bins[at, 2] += w * y
@@ -187,7 +187,7 @@ def tally_groups(nll, rests, pred, rank, brier, labels, weights, counted, positi
         w = weights[i] if weights.shape[0] != 0 else 1.0
         sums[g, WEIGHT] += w
         sums[g, BRIER] += w * brier[i]
-        hit = _weight_within(1, rank[i], w)
+        hit = weight_within(1, rank[i], w)
         sums[g, HITS] += hit
         if nll[i] < np.inf:
             sums[g, LOSS] += w * nll[i]
@@ -195,8 +195,8 @@ def tally_groups(nll, rests, pred, rank, brier, labels, weights, counted, positi
             sums[g, INFINITE] += 1.0
         probability, is_hit = 1.0 / (1.0 + rests[i]), rank[i] == 1
         if rank[i] != 0:
-            probability, is_hit = _binned(rests[i], pred[i], labels[i], is_hit, positive)
-        at = BINS + 3 * _bin(probability, n_bins)
+            probability, is_hit = binned(rests[i], pred[i], labels[i], is_hit, positive)
+        at = BINS + 3 * bin_of(probability, n_bins)
         sums[g, at] += w
         sums[g, at + 1] += w * probability
         sums[g, at + 2] += np.nan if rank[i] == 0 else w if is_hit else 0.0
@@ -208,7 +208,7 @@ def _add(sums, place, value):
 
 
 @compiled
-def _binned(rest, pred, label, hit, positive):
+def binned(rest, pred, label, hit, positive):
     """Return the probability that decides the bin of a row, and whether the row has the class of this probability."""
     if positive < 0:
         return 1.0 / (1.0 + rest), hit
@@ -216,12 +216,13 @@ def _binned(rest, pred, label, hit, positive):
 
 
 @compiled
-def _weight_within(k, rank, w):
+def weight_within(k, rank, w):
+    """Return the weight of a row if its label is among the first k, otherwise 0; NaN without a rank."""
     return np.nan if rank == 0 else w if rank <= k else 0.0
 
 
 @compiled
-def _bin(value, count):
+def bin_of(value, count):
     """Return the index of the part of [0, 1], cut into ``count`` equal parts, that contains a value.
 
     Lower bounds are inclusive; 1 is in the last part.

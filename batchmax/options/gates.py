@@ -59,6 +59,9 @@ OPERATORS: dict[type[ast.cmpop], tuple[Callable[[Any, Any], Any], Callable[[Any,
 NAME = ast.Name | ast.Attribute
 """Nodes of names of metrics, such as ``accuracy`` and ``macro.f1``."""
 
+BOUNDS = (".lower", ".upper")
+"""The ends of the names of bounds of confidence intervals."""
+
 NO_ROWS = "there are no rows"
 NO_LABELS = "the rows have no labels"
 
@@ -184,7 +187,9 @@ class Gate:
 
     def unknown(self, name: str, what: str, remedy: str = "") -> UsageError:
         """Return the error for a name that is unknown, or has no value for these rows in principle."""
-        known = ", ".join(one for one in self._known if one != name)
+        known = ", ".join(one for one in self._known if one != name and not one.endswith(BOUNDS))
+        if any(one.endswith(BOUNDS) for one in self._known):
+            known += ", or bounds of intervals, such as accuracy.lower"
         return UsageError(f"{self.condition!r}: {what}", where="--fail-if", remedy=remedy or f"choose from {known}")
 
     def _invalid(self) -> UsageError:

@@ -21,7 +21,7 @@ def test_the_table_has_the_headline_figures_and_the_classes(capsys):
     for line in (
         "accuracy           0.965517",
         "top-5 accuracy     0.997775",
-        "ECE                0.00998504  (over 15 bins)",
+        "ECE                0.00998504  [0, 0.01251]  (over 15 bins)",
     ):
         assert line in out
     assert [line.split()[0] for line in out.splitlines()[-10:]] == (

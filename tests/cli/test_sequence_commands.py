@@ -198,6 +198,10 @@ def figures(name: str, kind: str, found: Any, words: list[str]) -> Any:
         return only(found, *names), statuses(found), found["bad_rows"] > 0, columns
     if name == "evaluate":
         apart = {"n_rows", "status_counts", "token_status_counts", "bad_rows", "bad_rate", "n_tokens", "bits_per_token"}
+        # Sequences are clusters of tokens.
+        apart |= {"intervals", "n_clusters", "calibration_p"}
+        for one in found["per_class"]:
+            del one["intervals"]
         apart |= {"bits_per_byte", "files", "bytes_read", "seconds", "notes", "slices", "warnings"}
         slices = {
             by: [{key: one[key] for key in one if key not in {"n_rows", "n_tokens"}} for one in sorted_groups(groups)]

@@ -243,7 +243,7 @@ def test_rows_without_weight_count_nothing():
     logits[0, labels[0]] = -np.inf
     weights = np.r_[0.0, np.ones(49)]
     found = batchmax.evaluate(table_of(logits, labels, w=weights), sample_weight="w")
-    want = batchmax.evaluate(table_of(logits[1:], labels[1:]))
+    want = batchmax.evaluate(table_of(logits[1:], labels[1:], w=weights[1:]), sample_weight="w")
     assert (found.mean_loss, found.accuracy, found.brier) == (want.mean_loss, want.accuracy, want.brier)
     assert (found.infinite_losses, found.per_class, found.bins) == (0, want.per_class, want.bins)
     nothing = batchmax.evaluate(table_of(logits, labels, w=weights * 0), sample_weight="w")

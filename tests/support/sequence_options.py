@@ -136,6 +136,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--curves": Same("--curves binned"),
         "--max-fpr": Refused("--max-fpr 0.1", "needs a positive one", "sr"),
         "--curves-out": Same("--curves-out {out}"),
+        "--confidence-level": Other("--confidence-level 0.9"),
+        "--cluster": Same("--cluster group"),
         "--by": Same("--by group"),
         "--out": Same("--by group,id -o {out}"),
         "--if-exists": Same("-o {out} --if-exists overwrite"),

@@ -29,6 +29,14 @@ COMMON = (
 @shared.positive
 @shared.text_bytes
 @option("--sample-weight", INPUT, "Column of row weights.", type=COLUMN, default_text="1")
+@option(
+    "--cluster",
+    INPUT,
+    "Column of clusters, for intervals.",
+    type=COLUMN,
+    more="Rows of a cluster, such as those of one patient, depend on each other. By default, rows are independent, "
+    "and the tokens of a sequence are a cluster.",
+)
 @shared.scale
 @shared.limit
 @shared.by
@@ -60,6 +68,14 @@ COMMON = (
     metavar="FILE",
     type=PATH,
     more="Up to 4,000 per class, with the counts of rows.",
+)
+@option(
+    "--confidence-level",
+    RESULTS,
+    "Confidence level of the intervals of metrics.",
+    type=float,
+    more="With 0, there are none.",
+    default=0.95,
 )
 @shared.out("Parquet file for the metrics, one row per group.", required=False)
 @shared.replace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -22,27 +23,35 @@ GROUP_COLUMNS = ("value", "n_rows", "n_tokens", "accuracy", "mean_loss", "bits_p
 def show_evaluation(result: Any) -> None:
     """Print an evaluation: a :class:`batchmax.evaluation.result.Evaluation`."""
     tokens = [] if result.n_tokens is None else [("tokens with a loss", number(result.n_tokens))]
-    bits = [("bits per token", result.bits_per_token), ("bits per byte", result.bits_per_byte)]
-    tops = [(f"top-{k} accuracy", number(value)) for k, value in result.top_k_accuracy.items()]
+    bits = [(f"bits per {unit}", f"bits_per_{unit}") for unit in ("token", "byte")]
+    clusters = [] if result.n_clusters is None else [("clusters", number(result.n_clusters))]
+    of = partial(_with_interval, result)
+    tops = [(f"top-{k} accuracy", of(value, "top_k_accuracy", k)) for k, value in result.top_k_accuracy.items()]
     show_pairs(
         [
             ("rows", number(result.n_rows)),
             *tokens,
+            *clusters,
             ("flagged rows", flagged(result.status_counts)),
             ("classes", number(result.n_classes)),
             *([] if result.positive is None else [("positive class", printable(result.positive))]),
-            ("accuracy", number(result.accuracy)),
+            ("accuracy", of(result.accuracy, "accuracy")),
             *tops,
             *([] if result.accuracy is None else _of_classes(result)),
             *_areas(result),
-            ("mean loss", number(result.mean_loss)),
-            ("perplexity", number(result.perplexity)),
-            *((name, number(value)) for name, value in bits if value is not None),
+            ("mean loss", of(result.mean_loss, "mean_loss")),
+            ("perplexity", of(result.perplexity, "perplexity")),
+            *((text, of(value, name)) for text, name in bits if (value := getattr(result, name)) is not None),
             ("log likelihood", number(result.log_likelihood)),
-            ("Brier score", number(result.brier)),
-            ("ECE", f"{number(result.ece)}  (over {quantity(len(result.bins), 'bin')})"),
+            ("Brier score", of(result.brier, "brier")),
+            ("ECE", f"{of(result.ece, 'ece')}  (over {quantity(len(result.bins), 'bin')})"),
             ("MCE", number(result.mce)),
             ("RMSCE", number(result.rmsce)),
+            *(
+                [("confidence level", f"{result.confidence_level:.6g}  (of the intervals in brackets)")]
+                if result.intervals
+                else []
+            ),
             ("time", duration(result.seconds)),
         ]
     )
@@ -59,13 +68,23 @@ def show_evaluation(result: Any) -> None:
 
 def _of_classes(result: Any) -> list[tuple[str, str]]:
     """Return the metrics of predicted classes."""
-    names = [("balanced accuracy", result.balanced_accuracy), ("MCC", result.mcc)]
+    names = {"balanced accuracy": "balanced_accuracy", "MCC": "mcc"}
     if result.task == "binary":
-        of_positive = ("prevalence", "precision", "recall", "specificity")
-        names = [*((name, getattr(result, name)) for name in of_positive), ("F1", result.f1), *names]
-    else:
-        names.append(("macro F1", result.macro["f1"]))
-    return [(name, number(value)) for name, value in names]
+        names = {name: name for name in ("prevalence", "precision", "recall", "specificity")} | {"F1": "f1"} | names
+    found = [(text, _with_interval(result, getattr(result, name), name)) for text, name in names.items()]
+    if result.task != "binary":
+        found.append(("macro F1", _with_interval(result, result.macro["f1"], "macro", "f1")))
+    return found
+
+
+def _with_interval(result: Any, value: float | None, *names: str) -> str:
+    """Return a metric with its confidence interval, if it has one."""
+    interval: Any = result.intervals
+    for name in names:
+        interval = (interval or {}).get(name)
+    if value is None or interval is None:
+        return number(value)
+    return f"{number(value)}  [{interval['lower']:.4g}, {interval['upper']:.4g}]"
 
 
 def _areas(result: Any) -> list[tuple[str, str]]:
