@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -232,14 +232,18 @@ class _EvaluationPass:
         report_source(self.source, self._progress)
         if len(self._groups) == 1:
             self._groups[0].give = write
-        # Counting uses one core, while the kernels compute the next rows on all of them.
-        with ThreadPoolExecutor(1, "count") as counter:
-            counting = counter.submit(lambda: None)
+        # Sums and those of groups use one core each, while the kernels compute the next rows on all of them.
+        with ThreadPoolExecutor(2, "count") as counter:
+            counting: list[Future[None]] = []
             for batch in row_batches(self.source, self._progress, self._warnings):
                 some = self._input.class_metrics(batch) if self._is_independent else self._input.metrics(batch)
-                counting.result()
-                counting = counter.submit(self._count, batch, some)
-            counting.result()
+                for one in counting:
+                    one.result()
+                counting = [counter.submit(self._count, batch, some)]
+                if self._intervals is not None and isinstance(some, RowMetrics):
+                    counting.append(counter.submit(self._intervals.add, batch.chunk, some))
+            for one in counting:
+                one.result()
         result = self._result(writes=write is not None)
         if gate is not None and (reason := gate.failure(result.metrics())):
             raise GateError(reason, where=", ".join(result.files))
@@ -253,8 +257,6 @@ class _EvaluationPass:
         elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
             counts.add(some)
             self._curves.add(batch, some)
-            if self._intervals is not None:
-                self._intervals.add(chunk, some)
             self._count_in_groups(chunk, status, some)
 
     def _count_in_groups(self, chunk: Chunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
