@@ -65,7 +65,7 @@ class PartReader:
         metadata, row = self.files[part.file].metadata, part.first_row
         for number in range(part.first_group, part.end_group):
             rows = metadata.row_group(number).num_rows
-            if rows and row >= part.first_row + part.rows:
+            if rows > 0 and row >= part.first_row + part.rows:
                 return
             yield _InputGroup(part, number, row, rows)
             row += rows

@@ -68,6 +68,7 @@ OUTPUTS = {
     ("evaluate", "out"): ([".parquet"], ["LOGITS", "-o", "{}"]),
     ("calibrate", "out"): ([".json"], ["LOGITS", "-o", "{}"]),
     ("report", "out"): ([".html"], ["LOGITS", "-o", "{}"]),
+    ("evaluate", "curves_out"): ([".parquet", ".csv"], ["LOGITS", "--curves-out", "{}"]),
     ("convert", "out"): ([".parquet", "/"], ["LOGITS", "-o", "{}", "--layout", "wide"]),
     ("convert", "rejects"): (
         [".parquet"],
@@ -78,7 +79,20 @@ OUTPUTS = {
 
 NO_PATHS = {
     *("logits", "label", "bytes", "outputs", "columns", "exclude", "prefix", "shard", "fail_if", "memory_limit"),
-    *("storage_options", "top_k", "by", "sample_weight", "values", "beta", "key", "title", "logits_b", "label_b"),
+    *(
+        "storage_options",
+        "top_k",
+        "by",
+        "sample_weight",
+        "positive",
+        "cluster",
+        "values",
+        "beta",
+        "key",
+        "title",
+        "logits_b",
+        "label_b",
+    ),
     "topic",
 }
 """Parameters that take text that isn't a path."""
@@ -218,7 +232,7 @@ def test_outputs_are_anywhere(command, name, data, store):
         run(command, words, data, uri)
         assert Path(f"by_uri{ending}").exists()
         run(command, words, data, f"memory://out/there{ending}")
-        stored = {key: value for key, value in store.store.items() if key.startswith("/out/there")}
+        stored = {key: value for key, value in store.store.items() if key.startswith(f"/out/there{ending}".rstrip("/"))}
         assert stored
         if ending != "/":
             (value,) = stored.values()
