@@ -265,3 +265,15 @@ def test_the_report_of_two_classes(tmp_path):
         text = path.read_text()
         assert f"The mean probability of {name} is" in text
         assert f"share of {name}" in text
+
+
+def test_the_weight_of_the_positive_class():
+    """``--pos-weight`` multiplies the losses of rows with label 1, as in PyTorch's BCEWithLogitsLoss."""
+    some = np.isfinite(Z)
+    rows = table(logit=Z).filter(pa.array(some))
+    found = batchmax.scan(rows, outputs="loss", pos_weight=[3.0]).read_all()["loss"].to_numpy()
+    z, y = Z[some].astype(np.float64), Y[some]
+    np.testing.assert_allclose(found, np.where(y == 1, 3.0 * np.logaddexp(0, -z), np.logaddexp(0, z)), rtol=1e-6)
+    for given in ({"pos_weight": [1.0, 2.0]}, {"pos_weight": [2.0], "class_weights": [1.0, 1.0]}):
+        with pytest.raises(UsageError, match="--pos-weight"):
+            batchmax.scan(rows, **given)
