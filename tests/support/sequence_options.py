@@ -129,6 +129,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | BAD
     | {
         "--bytes": Refused("--bytes size", "the rows aren't sequences", "r"),
+        "--activation": Same("--activation softmax"),
         "--sample-weight": Same("--sample-weight weight"),
         "--positive": Refused("--positive 1", "only one of two classes", "sr"),
         "--bins": Same("--bins 4"),
