@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchmax.kernels.elementwise import log_matrix
 from batchmax.kernels.metric_sums import CLASS_LOSS, PREDICTED, RIGHT, SUPPORT
 from batchmax.scoring.tally import finite
 
@@ -168,8 +169,11 @@ def _balanced_accuracy(sums: Array) -> Array:
 
 def _entropy(shares: Array) -> Array:
     """Return the loss of always predicting the shares of the classes, (..., K)."""
-    logs = np.log(shares, out=np.zeros(shares.shape), where=shares > 0)
-    return -np.asarray((shares * logs).sum(axis=-1))
+    # The kernel has the same bits on every CPU.
+    rows = np.ascontiguousarray(shares, np.float64).reshape(-1, shares.shape[-1])
+    logs = np.empty_like(rows)
+    log_matrix(np.where(rows > 0, rows, 1.0), logs)
+    return -np.asarray((shares * logs.reshape(shares.shape)).sum(axis=-1))
 
 
 def quotient(part: Array, of: Array) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax.evaluation.distributions import chi_square_tail, f_tail, normal_quantile
+from batchmax.kernels.elementwise import exp_values
 
 Array = NDArray[Any]
 
@@ -70,6 +71,13 @@ def effective_degrees(left_out: Array) -> float:
     return min(g - 1.0, max(1.0, 2.0 / spread)) if spread > 0.0 else g - 1.0
 
 
+def _exp(values: Array) -> Array:
+    """Return exponentials with the same bits on every CPU."""
+    flat, found = np.ascontiguousarray(values, np.float64).ravel(), np.empty(np.size(values))
+    exp_values(flat, found)
+    return found.reshape(np.shape(values))
+
+
 def jackknife_bounds(values: Array, errors: Array, t: float | Array, scale: Scale) -> tuple[Array, Array]:
     """Return the bounds of m estimates with these standard errors, and this quantile of Student's t distribution.
 
@@ -81,14 +89,16 @@ def jackknife_bounds(values: Array, errors: Array, t: float | Array, scale: Scal
             case "plain":
                 return values - t * errors, values + t * errors
             case "positive":
-                factors = np.exp(t * errors / values)
+                factors = _exp(t * errors / values)
                 return np.where(values > 0, values / factors, np.nan), np.where(values > 0, values * factors, np.nan)
             case "unit":
-                odds, factors = values / (1.0 - values), np.exp(t * errors / (values * (1.0 - values)))
+                odds, factors = values / (1.0 - values), _exp(t * errors / (values * (1.0 - values)))
                 lower, upper = odds / (odds + factors), odds / (odds + 1.0 / factors)
             case "signed":
-                middle, half = np.arctanh(values), t * errors / (1.0 - values * values)
-                lower, upper = np.tanh(middle - half), np.tanh(middle + half)
+                # The hyperbolic tangent of a sum, of which one part is the inverse one of the estimate.
+                power = _exp(-2.0 * t * errors / (1.0 - values * values))
+                half = (1.0 - power) / (1.0 + power)
+                lower, upper = (values - half) / (1.0 - values * half), (values + half) / (1.0 + values * half)
     ends = 0.0 if scale == "unit" else -1.0
     inside = (values > ends) & (values < 1.0)
     return np.where(inside, lower, np.nan), np.where(inside, upper, np.nan)
