@@ -71,13 +71,14 @@ def jobs(results: Results, plt: Any) -> Any:
     figure, panels = plt.subplots(
         1, len(cases), figsize=(1 + 2.7 * len(cases), 2.9), sharey=True, squeeze=False, layout="constrained"
     )
-    names = list(BARS)
+    measured = {one["who"] for one in whole if one["scale"] == scale}
+    names = [name for name in BARS if name in measured]
     for axes, case in zip(panels[0], cases, strict=True):
         times = [results.median(f"jobs/{case}/{scale}/snappy/{name}") for name in names]
         colors = [OURS if name == "batchmax" else FLOOR if name == "cp" else OTHERS for name in names]
         bars = axes.barh(range(len(names)), [time or 0 for time in times], color=colors)
         axes.bar_label(bars, [number(time) for time in times], padding=3)
-        axes.set_yticks(range(len(names)), list(BARS.values()))
+        axes.set_yticks(range(len(names)), [BARS[name] for name in names])
         axes.margins(x=0.18)
         n_rows, n_classes = CASES[case]
         axes.set_title(f"{scale * n_rows:,} rows × {n_classes:,}")

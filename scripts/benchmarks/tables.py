@@ -197,6 +197,7 @@ def section(found: Sequence[Results], plots: list[str]) -> str:
     results = found[0] if found else Results()
     large = ["k10", "k1000", "k32k"]
     safe, size_series, kernel_speed, nested = "", "", "", ""
+    others = _other_outputs(found, large)
     if results.of_suite("sequences"):
         nested = f"""
 ### Sequences
@@ -249,15 +250,7 @@ All results, with their spread and CPU seconds, are in
 
 {_large_jobs(found, plots)}
 
-The same input, {WRITES["none"]}:
-
-{jobs(found, 4, "none", large)}
-
-The same input, {WRITES["loss"]}:
-
-{jobs(found, 4, "loss", large)}
-
-A quarter of these rows, and `data/digits.parquet`, whose time is mostly start-up ({WRITES["snappy"]}):
+{others}A quarter of these rows, and `data/digits.parquet`, whose time is mostly start-up ({WRITES["snappy"]}):
 
 {jobs(found, 1, "snappy", [*large, "digits"])}
 {nested}
@@ -265,6 +258,16 @@ A quarter of these rows, and `data/digits.parquet`, whose time is mostly start-u
 
 {startup(results)}
 {safe}{size_series}{kernel_speed}"""
+
+
+def _other_outputs(found: Sequence[Results], cases: list[str]) -> str:
+    """Return the tables of the large jobs that write other outputs, if any were measured."""
+    measured = {one["output"] for results in found for one in results.of_suite("jobs") if one["scale"] == 4}
+    return "".join(
+        f"The same input, {WRITES[output]}:\n\n{jobs(found, 4, output, cases)}\n\n"
+        for output in ("none", "loss")
+        if output in measured
+    )
 
 
 def _large_jobs(found: Sequence[Results], plots: list[str]) -> str:
