@@ -338,7 +338,7 @@ def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None
     """
     gate = Gate(condition, SCORE_FIGURES)
     check_token_figures(gate, options, nesting, TOKEN_FIGURES)
-    return not LABEL_FIGURES.isdisjoint(gate.names)
+    return not LABEL_FIGURES.isdisjoint(gate.metrics)
 
 
 def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | None, names: Collection[str]) -> None:
@@ -349,7 +349,7 @@ def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | No
     UsageError
         The rows aren't sequences, or the number of bytes is unknown.
     """
-    for name in gate.names:
+    for name in gate.metrics:
         if name in names and nesting is None:
             raise gate.unknown(name, f"{name} is a metric of sequences, and the rows are not sequences", "leave it out")
         if name == "bits_per_byte" and options.bytes is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,9 @@ class ClassMetrics:
     mean_loss: float | None
     positive: int | None
 
+    @cached_property
     def values(self) -> dict[str, Any]:
-        """Return all metrics by name: ``OF_POSITIVE``, ``OF_ALL``, and a dictionary for each of ``AVERAGES``."""
+        """All metrics by name: ``OF_POSITIVE``, ``OF_ALL``, and a dictionary for each of ``AVERAGES``."""
         mean_loss = np.array(np.nan if self.mean_loss is None else self.mean_loss)
         found = {
             name: finite(float(value)) for name, value in class_values(self.sums, mean_loss, self.positive).items()
@@ -80,7 +82,7 @@ class ClassMetrics:
 
     def undefined(self) -> list[dict[str, Any]]:
         """Return the metrics that are 0 divided by 0: ``metric``, and ``class`` or None."""
-        values = self.values()
+        values = self.values
         names = (*(OF_POSITIVE if self.positive is not None else ()), *OF_ALL)
         found: list[dict[str, Any]] = [{"metric": name, "class": None} for name in names if values[name] is None]
         for name in OF_CLASS:

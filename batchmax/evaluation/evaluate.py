@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_array, column_types
 from batchmax.columns.job import check_token_figures
-from batchmax.errors import GateError
+from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.class_metrics import ClassMetrics
-from batchmax.evaluation.curves.curves import CurveMethod, Curves
+from batchmax.evaluation.curves.curves import MEMORY_SHARE, MEMORY_SHARE_WITH_GROUPS, CurveMethod, Curves
 from batchmax.evaluation.curves.points_file import PointsFile
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.interval_sums import IntervalSums, check_level
@@ -46,6 +46,7 @@ from batchmax.scoring.tally import Tally, named_counts
 from batchmax.sinks.table_file import table_output, table_sink
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.token_chunks import TokenChunk
+from batchmax.storage.paths import local_path
 
 MOST_LISTED = 10_000
 """Largest number of groups that a result lists."""
@@ -133,6 +134,8 @@ def evaluate(
     gate = None if fail_if is None else Gate(fail_if, EVALUATION_GATES)
     how: dict[str, Any] = {"method": curves, "max_fpr": max_fpr, "keeps_points": curves_out is not None}
     check_level(confidence_level)
+    if curves_out is not None and out is not None and local_path(str(out)) == local_path(str(curves_out)):
+        raise UsageError("it is also the file of the metrics: -o", where="--curves-out", remedy="name another file")
     job = _EvaluationPass(
         src,
         options,
@@ -184,11 +187,14 @@ class _EvaluationPass:
         self._input = LabeledInput(src, options, columns, sample_weight, cluster)
         self.source = self._input.source
         job = self.source.job
-        self._positive = positive_class(job, positive)
         self._is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
-        self._curves = Curves(job, self._positive, is_weighted=sample_weight is not None, **curves)
         if self._is_independent:
-            check_independent(columns, top_k, cluster, job)
+            check_independent(job, by=columns or None, top_k=top_k, cluster=cluster, positive=positive, **curves)
+        self._positive = positive_class(job, positive)
+        # Groups may take two thirds of the memory limit.
+        share = MEMORY_SHARE_WITH_GROUPS if columns else MEMORY_SHARE
+        self._curves = Curves(job, self._positive, is_weighted=sample_weight is not None, share=share, **curves)
+        if self._is_independent:
             self._counts: MetricSums | EntrySums = EntrySums(bins)
         else:
             self._counts = MetricSums(job.n_classes, top_k_values(top_k, job.n_classes), bins, self._positive)
@@ -224,7 +230,7 @@ class _EvaluationPass:
 
     def run(self, gate: Gate | None, write: Callable[[pa.RecordBatch], None] | None = None) -> Evaluation:
         """Read every row; ``write`` receives groups that don't fit in memory."""
-        if gate is not None and "top_k_accuracy" in gate.names and not getattr(self._counts, "top_k", ()):
+        if gate is not None and "top_k_accuracy" in gate.metrics and not getattr(self._counts, "top_k", ()):
             what = f"no top-k accuracy is computed for {self.source.job.n_classes} classes"
             raise gate.unknown("top_k_accuracy", what, "choose k: --top-k 2")
         if gate is not None:
@@ -232,7 +238,7 @@ class _EvaluationPass:
         report_source(self.source, self._progress)
         if len(self._groups) == 1:
             self._groups[0].give = write
-        # Sums and those of groups use one core each, while the kernels compute the next rows on all of them.
+        # Sums and those of groups have a thread each, while the kernels compute the next rows. Log-odds use all cores.
         with ThreadPoolExecutor(2, "count") as counter:
             counting: list[Future[None]] = []
             for batch in row_batches(self.source, self._progress, self._warnings):
@@ -309,7 +315,7 @@ class _EvaluationPass:
             result.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
             of_classes = ClassMetrics(counts.classes, job.classes, result.mean_loss, self._positive)
-            vars(result).update(of_classes.values())
+            vars(result).update(of_classes.values)
             result.per_class, result.undefined = of_classes.of_classes(), of_classes.undefined()
             result.bins = counts.reliability()
             result.confusion = counts.confusion_matrix()
@@ -335,9 +341,10 @@ class _EvaluationPass:
         return result
 
     def _add_intervals(self, result: Evaluation, intervals: IntervalSums) -> None:
-        vars(result).update(intervals.fields(self._level))
+        computed = intervals.computed(self._level)
+        vars(result).update(intervals.fields(computed))
         if result.per_class:
-            for one, found in zip(result.per_class, intervals.of_classes(self._level), strict=True):
+            for one, found in zip(result.per_class, computed.of_classes(), strict=True):
                 one["intervals"] = found
         result.notes += intervals.notes()
         if warning := intervals.warning():

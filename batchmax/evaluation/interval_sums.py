@@ -7,7 +7,6 @@ column of clusters, each sequence is a cluster.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from batchmax.columns.arrow import column_array
 from batchmax.errors import UsageError
 from batchmax.evaluation.cluster_keys import hash_values
 from batchmax.evaluation.intervals import FEWEST_GROUPS
-from batchmax.evaluation.jackknife import GroupSums, Hashes, Jackknife, MetricGroupSums, row_hashes
+from batchmax.evaluation.jackknife import Hashes, Jackknife, MetricGroupSums, row_hashes
 from batchmax.evaluation.metric_intervals import MetricIntervals, mapped
 from batchmax.evaluation.metrics import MetricSums, RowMetrics
 from batchmax.runtime.text import quantity
@@ -56,8 +55,6 @@ class IntervalSums:
         The column of clusters; None if each row, or each sequence, is independent of the others.
     nested, weighted
         Whether rows are sequences, and whether they have weights.
-    more
-        Sums of groups for more metrics.
     """
 
     def __init__(
@@ -68,14 +65,13 @@ class IntervalSums:
         cluster: str | None,
         nested: bool,
         weighted: bool,
-        more: Sequence[GroupSums] = (),
     ) -> None:
         self._counts, self._positive = counts, positive
         self._cluster, self._nested, self._weighted = cluster, nested, weighted
         self._first_row = 0
         self._has_clusters = cluster is not None or nested
         self._groups = MetricGroupSums(counts.n_classes, counts.top_k, counts.n_bins, positive)
-        self.jackknife = Jackknife([self._groups, *more], counts_clusters=self._has_clusters)
+        self.jackknife = Jackknife([self._groups], counts_clusters=self._has_clusters)
 
     def add(self, chunk: Chunk, some: RowMetrics) -> None:
         """Add the rows or tokens of a chunk; chunks are in the order of the input."""
@@ -94,22 +90,18 @@ class IntervalSums:
         column = chunk.values(self._cluster)
         return lambda start, stop: hash_values(column[start:stop])
 
-    def fields(self, level: float) -> dict[str, Any]:
+    def fields(self, computed: MetricIntervals) -> dict[str, Any]:
         """Return the fields of the result: intervals of all metrics, clusters, and the test of calibration."""
-        computed = self._computed(level)
         intervals = computed.of_all()
-        if self._nested and "mean_loss" in intervals:
+        # Bits per token don't use weights.
+        if self._nested and not self._weighted and "mean_loss" in intervals:
             intervals["bits_per_token"] = mapped(intervals["mean_loss"], lambda loss: loss / math.log(2.0))
         return {
-            "confidence_level": level,
+            "confidence_level": computed.level,
             "n_clusters": self.jackknife.n_clusters if self._has_clusters else None,
-            "calibration_p": computed.calibration_p(),
+            "calibration_p": computed.calibration_p,
             "intervals": intervals,
         }
-
-    def of_classes(self, level: float) -> list[dict[str, Any]]:
-        """Return the intervals of each class."""
-        return self._computed(level).of_classes()
 
     def warning(self) -> str:
         """Return a warning that there are few clusters, or an empty string."""
@@ -134,7 +126,8 @@ class IntervalSums:
             notes.append("the number of clusters is an estimate, with an error of about 0.1%")
         return notes
 
-    def _computed(self, level: float) -> MetricIntervals:
+    def computed(self, level: float) -> MetricIntervals:
+        """Return the intervals of all rows that were added."""
         n_units = self.jackknife.n_clusters if self._has_clusters else self._counts.n_counted
         independent = not (self._has_clusters or self._weighted)
         return MetricIntervals(self._counts, self._groups, self._positive, level, n_units, independent)

@@ -77,6 +77,7 @@ class LabeledInput:
             "leave it out",
             class_weights=options.class_weights,
             label_smoothing=options.label_smoothing,
+            pos_weight=options.pos_weight,
         )
         src = read_if_stdin(src, options)
         written = loss_column(schema_of(src, options), options)
@@ -87,7 +88,6 @@ class LabeledInput:
             columns.setdefault(cluster, "--cluster")
         if written is not None:
             columns.setdefault(written, "--columns")
-        refuse("metrics use plain losses", "leave it out", pos_weight=options.pos_weight)
         self.source = open_rows(src, options, ("loss",), columns, multi_label=True)
         job = self.source.job
         if job.label is None:

@@ -109,8 +109,9 @@ class MetricIntervals:
                 nested[first] = interval
         return nested
 
+    @cached_property
     def calibration_p(self) -> float | None:
-        """Return the p-value of the hypothesis that the probabilities are calibrated."""
+        """The p-value of the hypothesis that the probabilities are calibrated."""
         bins = self.groups.bins[self._used]
         if not self.is_possible or not np.isfinite(bins).all():
             return None
@@ -131,7 +132,11 @@ class MetricIntervals:
         # The Jaccard index is a proportion: of right predictions, among the rows that have the class or are predicted
         # to have it. F1 is a function of it.
         source = "jaccard" if name == "f1" else name
-        found = self._ratios(*fractions(self.counts.classes, source), *fractions(self.groups.classes, source))
+        part, of = fractions(self.counts.classes, source)
+        if self.independent:
+            found = _listed(*wilson(part, of, self.level), WILSON)
+        else:
+            found = self._ratios(part, of, *fractions(self.groups.classes, source))
         return [mapped(one, _f1_of_jaccard) for one in found] if name == "f1" else found
 
     def _ratios(self, part: Array, of: Array, parts: Array, ofs: Array) -> list[Interval | None]:
@@ -276,7 +281,7 @@ class MetricIntervals:
         # The bias at the observed gaps is therefore too small for the lower bound.
         actual = np.sqrt(np.maximum(gaps * gaps - errors * errors, 0.0))
         most_bias = float((weight * absolute_bias(actual, errors)).sum() / weight.sum())
-        p = self.calibration_p()
+        p = self.calibration_p
         lower = interval["lower"] - most_bias if p is not None and p < 1.0 - self.level else 0.0
         return interval | {"lower": max(lower, 0.0), "upper": min(max(interval["upper"] - bias, 0.0), 1.0)}
 

@@ -6,7 +6,6 @@ None, never NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.errors import UsageError
-from batchmax.evaluation.metrics import LOSS_BINS, bins_as_dicts, calibration_errors
-from batchmax.functional.losses import perplexities
-from batchmax.kernels.metric_sums import BRIER, ENTRIES, FIGURES, INFINITE, LOSS, WEIGHT, tally_classes
-from batchmax.options.parsing import refuse_if
+from batchmax.evaluation.class_metrics import ratio
+from batchmax.evaluation.curves.curves import CurveMethod
+from batchmax.evaluation.metrics import LOSS_BINS, bins_as_dicts, calibration_errors, group_metrics
+from batchmax.kernels.metric_sums import BRIER, ENTRIES, FIGURES, INFINITE, LOSS, tally_classes
+from batchmax.options.parsing import flag_of, refuse_if
 from batchmax.scoring.tally import finite
 
 Array = NDArray[Any]
@@ -74,15 +74,12 @@ class EntrySums:
     def metrics(self) -> dict[str, Any]:
         """Return the headline metrics; those of one class per row are left out."""
         sums = self._sums.sum(axis=1)
-        is_infinite = bool(sums[INFINITE])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean, brier = sums[LOSS] / sums[WEIGHT], sums[BRIER] / sums[ENTRIES]
-        errors = calibration_errors(self._bins[np.newaxis])
-        return {name: finite(float(values[0])) for name, values in errors.items()} | {
-            "mean_loss": None if is_infinite else finite(float(mean)),
-            "perplexity": None if is_infinite else finite(float(perplexities(np.array([mean]))[0])),
-            "log_likelihood": None if is_infinite or not self._n_counted else finite(-float(sums[LOSS])),
-            "brier": finite(float(brier)),
+        of_rows = group_metrics(sums[np.newaxis])
+        metrics = {name: of_rows[name] for name in ("mean_loss", "perplexity")}
+        metrics |= calibration_errors(self._bins[np.newaxis])
+        return {name: finite(float(values[0])) for name, values in metrics.items()} | {
+            "log_likelihood": None if sums[INFINITE] or not self._n_counted else finite(-float(sums[LOSS])),
+            "brier": ratio(sums[BRIER], sums[ENTRIES]),
         }
 
     def reliability(self) -> list[dict[str, Any]]:
@@ -90,15 +87,16 @@ class EntrySums:
         return bins_as_dicts(self._bins)
 
 
-def check_independent(by: Sequence[str], top_k: int | Iterable[int] | None, cluster: str | None, job: Job) -> None:
-    """Refuse what isn't computed for rows whose classes are independent.
+def check_independent(job: Job, *, method: CurveMethod | None, keeps_points: bool, **given: Any) -> None:
+    """Refuse what isn't computed for rows whose classes are independent; ``given`` has options of one class per row.
 
     Raises
     ------
     UsageError
-        Groups, top-k accuracy, clusters, or rows that are sequences.
+        Groups, curves, clusters, or another such option, or rows that are sequences.
     """
     if job.nesting is not None:
         raise UsageError("sequences with sigmoid can't be evaluated", where="--activation", remedy="leave it out")
-    for option, given in (("--by", by), ("--top-k", top_k), ("--cluster", cluster)):
-        refuse_if(bool(given), option, "metrics of multi-label rows don't support this", "leave it out")
+    given |= {"curves": None if method == "none" else method, "curves_out": keeps_points or None}
+    for name, value in given.items():
+        refuse_if(value is not None, flag_of(name), "metrics of multi-label rows don't support this", "leave it out")

@@ -75,9 +75,9 @@ class Evaluation(CommandResult):
         Recall is None for a class without rows, precision for a class that was never predicted; scikit-learn returns
         ``zero_division``.
     confidence_level, intervals
-        The confidence level, or None without intervals, and the interval of each metric: ``lower``, ``upper`` and
-        ``method``, or None; ``per_class`` has those of classes. Proportions of independent rows without weights have
-        Wilson intervals (``wilson``), other metrics have ``jackknife`` intervals.
+        The confidence level, or None without intervals, and the interval of each metric that has one: ``lower``,
+        ``upper`` and ``method``, or None; ``per_class`` has those of classes. Proportions of independent rows without
+        weights have Wilson intervals (``wilson``), others that have one ``jackknife`` intervals.
     n_clusters
         The number of clusters that have rows with a loss, or of sequences that have; None if rows are independent.
     calibration_p
@@ -242,26 +242,29 @@ class Evaluation(CommandResult):
             | {"calibration_p": self._of_interval(self.calibration_p, no_loss or no_weight or no_classes)}
         )
 
+    def interval(self, *names: str) -> dict[str, Any] | None:
+        """Return the interval of a metric, such as ``macro``, ``f1``; None if it has none."""
+        found: dict[str, Any] | None = self.intervals
+        for name in names:
+            found = (found or {}).get(name)
+        return found
+
     def _bound(self, name: str, bound: str, missing: str) -> Figure:
-        interval = self._interval(name)
+        """Return a bound of the interval of a metric; that of ``top_k_accuracy`` is the one with the largest k."""
+        names = name.split(".")
+        if name == "top_k_accuracy":
+            names.append(max(self.top_k_accuracy, key=int, default=""))
+        interval = self.interval(*names)
         return self._of_interval(None if interval is None else interval[bound], missing)
 
     def _of_interval(self, value: float | None, missing: str) -> Figure:
         """Return a figure that only exists with intervals; ``missing`` is why the metric itself doesn't."""
         if value is not None:
             return figure(value)
-        no_intervals = "--confidence-level 0 computes no intervals" if self.confidence_level is None else ""
+        no_intervals = "" if self.confidence_level is not None else "--confidence-level 0 computes no intervals"
+        if self.task == "multilabel":
+            no_intervals = "metrics of multi-label rows have no intervals"
         return figure(None, no_intervals, missing, "there are too few rows or clusters, or they are all alike")
-
-    def _interval(self, name: str) -> dict[str, Any] | None:
-        """Return the interval of a metric; that of ``top_k_accuracy`` is the one with the largest k."""
-        names = name.split(".")
-        if name == "top_k_accuracy":
-            names.append(max(self.top_k_accuracy, key=int, default=""))
-        found: dict[str, Any] | None = self.intervals
-        for part in names:
-            found = (found or {}).get(part)
-        return found
 
 
 def _lacking(area: float | None) -> str:

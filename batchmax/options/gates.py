@@ -139,6 +139,11 @@ class Gate:
         self._expression = self._parsed(tree)
         self.names = list(dict.fromkeys(_names(self._expression)))
 
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that the condition names, or of whose intervals it names a bound."""
+        return list(dict.fromkeys(name.removesuffix(".lower").removesuffix(".upper") for name in self.names))
+
     def failure(self, figures: Mapping[str, Figure]) -> str:
         """Return why the condition is true, with the value of each metric in it; an empty string if it is false."""
         if not self.is_true({name: one.value for name, one in figures.items()}):

@@ -170,11 +170,15 @@ def report(
     files, has_labels = [file.path for file in source.files], source.job.label is not None
     if groups and not has_labels:
         raise UsageError("metrics of groups need labels", where="--by", remedy="name their column: --label NAME")
+    if positive is not None and not has_labels:
+        raise UsageError("a positive class needs labels", where="--positive", remedy="name their column: --label NAME")
     _check_row(row, rows_in(source))
     place.refuse_inputs(files)
     passes, metrics = _SharedProgress(progress, 2 if has_labels else 1), None
     if has_labels:
-        metrics = evaluate(src, options, bins=bins, positive=positive, by=groups, progress=passes)
+        # The page shows neither areas under curves nor intervals.
+        unused: dict[str, Any] = {"curves": "none", "confidence_level": 0.0}
+        metrics = evaluate(src, options, bins=bins, positive=positive, by=groups, progress=passes, **unused)
     else:
         report_source(source, progress)
     asked = {"row": row, "worst": worst, "by": groups, "bins": bins, "positive": positive}

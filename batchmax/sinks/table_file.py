@@ -21,7 +21,9 @@ from batchmax.storage.paths import is_uri, local_path
 CODEC = "SNAPPY"
 
 
-def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: Sequence[str] = ()) -> Commit:
+def table_output(
+    out: str, if_exists: IfExists, inputs: Sequence[str], storage: Sequence[str] = (), *, endings: str = ".parquet"
+) -> Commit:
     """Return the commit of a table, and check that it can be written, before the table is computed.
 
     Parameters
@@ -34,6 +36,8 @@ def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: 
         Files that must not be replaced.
     storage
         Options of the file system of a URI.
+    endings
+        The endings to propose if the path has another one.
 
     Raises
     ------
@@ -44,7 +48,7 @@ def table_output(out: str, if_exists: IfExists, inputs: Sequence[str], storage: 
     """
     out = local_path(out)
     if not is_file_path(out):
-        raise UsageError("a table is written to one file", where=out, remedy="name a file that ends in .parquet")
+        raise UsageError("a table is written to one file", where=out, remedy=f"name a file that ends in {endings}")
     if if_exists == "resume":
         raise UsageError(
             "a table is written in one step, so there is nothing to resume",

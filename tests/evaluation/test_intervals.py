@@ -150,7 +150,7 @@ def test_intervals_do_not_depend_on_batches(n_clusters):
         found = intervals_of(z, y, clusters, pieces=pieces)
         assert found.of_all() == want.of_all()
         assert found.of_classes() == want.of_classes()
-        assert (found.calibration_p(), found.n_units) == (want.calibration_p(), want.n_units)
+        assert (found.calibration_p, found.n_units) == (want.calibration_p, want.n_units)
     assert want.n_units == (5000 if clusters is None else len(np.unique(clusters)))
 
 

@@ -17,7 +17,10 @@ from batchmax.evaluation.result import EVALUATION_GATES
 from batchmax.options.gates import SCORE_FIGURES, Figure, Gate, figure
 
 INF, NAN = math.inf, math.nan
-OF_TOKENS = {"n_tokens", "bits_per_token", "bits_per_byte", "tokens_only_a", "tokens_only_b"}
+OF_TOKENS = {
+    *("n_tokens", "bits_per_token", "bits_per_token.lower", "bits_per_token.upper", "bits_per_byte"),
+    *("tokens_only_a", "tokens_only_b"),
+}
 
 SITUATIONS = ("no rows", "all rows bad", "all labels ignored", "one infinite value", "one NaN")
 GOOD = [[2.0, 1.0, 0.0], [0.0, 1.0, -1.0], [0.5, 0.0, 3.0]]
@@ -166,7 +169,8 @@ def test_no_gate_passes_without_evidence(command, situation, tmp_path):
 def test_figures_of_sequences_are_refused_for_rows(name, tmp_path):
     """A condition on a metric of sequences is invalid for rows in every command, and nothing is written."""
     for command, names in (score, SCORE_FIGURES), (evaluate, EVALUATION_GATES), (compare, COMPARISON_NAMES):
-        told = f"{name} is a metric of sequences" if name in names else f"unknown metric '{name}'"
+        metric = name.removesuffix(".lower").removesuffix(".upper")
+        told = f"{metric} is a metric of sequences" if name in names else f"unknown metric '{name}'"
         with pytest.raises(UsageError, match=told):
             command("one NaN", tmp_path, f"{name} > 1")
     assert not (tmp_path / "out.parquet").exists()

@@ -79,9 +79,7 @@ def _of_classes(result: Any) -> list[tuple[str, str]]:
 
 def _with_interval(result: Any, value: float | None, *names: str) -> str:
     """Return a metric with its confidence interval, if it has one."""
-    interval: Any = result.intervals
-    for name in names:
-        interval = (interval or {}).get(name)
+    interval = result.interval(*names)
     if value is None or interval is None:
         return number(value)
     return f"{number(value)}  [{interval['lower']:.4g}, {interval['upper']:.4g}]"

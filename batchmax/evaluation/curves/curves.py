@@ -19,6 +19,7 @@ from batchmax.evaluation.metrics import RowMetrics
 from batchmax.evaluation.result import Evaluation
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.jobs.threads import use_threads
+from batchmax.options.parsing import refuse_if
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.spilled_array import SharedMemory, SpilledArray
 
@@ -28,8 +29,8 @@ CurveMethod = Literal["exact", "binned", "none"]
 
 MOST_CLASSES = 100
 """Largest number of classes whose curves are computed by default."""
-SHARE = 2
-"""Keys take at most 1/SHARE of the memory that the program leaves."""
+MEMORY_SHARE, MEMORY_SHARE_WITH_GROUPS = 1 / 2, 1 / 6
+"""Shares of the memory that the program leaves, which keys may take."""
 
 
 class Curves:
@@ -49,6 +50,8 @@ class Curves:
         Whether rows have weights.
     keeps_points
         Whether :meth:`points` will be called.
+    share
+        The share of the memory that the program leaves, which keys may take.
 
     Attributes
     ----------
@@ -72,6 +75,7 @@ class Curves:
         *,
         is_weighted: bool,
         keeps_points: bool = False,
+        share: float = MEMORY_SHARE,
     ) -> None:
         self.notes: list[str] = []
         self.method = self._chosen(job, method)
@@ -81,7 +85,7 @@ class Curves:
         self._classes = self._scores.classes if self.method != "none" else ()
         self._keeps_points = keeps_points
         self._points: list[tuple[int, Points, Areas]] = []
-        memory = max(0, job.options.memory_limit - PROGRAM_BYTES) // SHARE
+        memory = int(share * max(0, job.options.memory_limit - PROGRAM_BYTES))
         self._is_weighted = is_weighted
         self._one: ExactCurve | None = None
         self._many: list[BinnedCurve] = []
@@ -99,8 +103,9 @@ class Curves:
     def _chosen(self, job: Job, method: CurveMethod | None) -> CurveMethod:
         if method not in {None, "exact", "binned", "none"}:
             raise UsageError(f"unknown method {method!r}", where="--curves", remedy="choose exact, binned or none")
-        is_distribution = ACTIVATIONS[job.options.activation_name].is_distribution
-        if job.label is None or not job.label.has_class or not is_distribution:
+        if job.label is None or not job.label.has_class or not ACTIVATIONS[job.options.activation_name].is_distribution:
+            what = "labels are distributions, which have no class"
+            refuse_if(method in {"exact", "binned"}, "--curves", what, "leave it out")
             return "none"
         if method is None and job.n_classes > MOST_CLASSES:
             self.notes.append(
@@ -241,6 +246,8 @@ class _StoredScores:
 
 
 def _check(job: Job, positive: int | None, method: CurveMethod, max_fpr: float | None, *, keeps_points: bool) -> None:
+    has_class = job.label is not None and job.label.has_class
+    remedy = "leave it out, or use --curves exact" if has_class else "leave it out"
     if max_fpr is not None and not 0.0 < max_fpr <= 1.0:
         raise UsageError(f"{max_fpr:g} is out of range", where="--max-fpr", remedy="give a rate above 0, up to 1")
     if max_fpr is not None and positive is None:
@@ -250,14 +257,10 @@ def _check(job: Job, positive: int | None, method: CurveMethod, max_fpr: float |
             remedy="leave it out",
         )
     if max_fpr is not None and method == "none":
-        raise UsageError("no curves are computed", where="--max-fpr", remedy="leave it out, or use --curves exact")
+        raise UsageError("no curves are computed", where="--max-fpr", remedy=remedy)
     if keeps_points and method != "exact":
-        what = (
-            "labels are distributions"
-            if job.label is None or job.label.kind == "distribution"
-            else "curves are not exact"
-        )
-        raise UsageError(what, where="--curves-out", remedy="leave it out, or use --curves exact")
+        what = "curves are not exact" if has_class else "labels are distributions"
+        raise UsageError(what, where="--curves-out", remedy=remedy)
 
 
 def _undefined(areas: Areas, name: str | int | None, *, with_partial: bool) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from batchmax.errors import UsageError
 from batchmax.evaluation.class_metrics import whole
 from batchmax.evaluation.curves.curves import Curves
 from batchmax.options.score_options import IfExists
@@ -26,12 +25,8 @@ class PointsFile:
     ----------
     out
         The path, or a URI: CSV if it ends in ``.csv``, otherwise Parquet.
-    if_exists
-        ``error`` or ``overwrite``.
-    inputs
-        Files that must not be replaced.
-    storage
-        Options of the file system of a URI.
+    if_exists, inputs, storage
+        As for :func:`batchmax.sinks.table_file.table_output`.
 
     Raises
     ------
@@ -49,11 +44,7 @@ class PointsFile:
             self._text = TextFile(out, (".csv",), if_exists or "error", storage)
             self._text.refuse_inputs(list(inputs))
             return
-        try:
-            self._table = table_output(out, if_exists or "error", inputs, storage)
-        except UsageError as error:
-            error.remedy = error.remedy.replace(".parquet", ".parquet or .csv")
-            raise
+        self._table = table_output(out, if_exists or "error", inputs, storage, endings=".parquet or .csv")
 
     def write(self, curves: Curves, names: Sequence[str] | None) -> None:
         """Write the points of all classes; ``names`` are the names of the classes.
