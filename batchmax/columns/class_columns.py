@@ -57,6 +57,8 @@ def class_names_of_pattern(types: dict[str, pa.DataType], pattern: str, options:
             remedy="give a pattern that matches only the classes: --logits 'logit_*'; or list them: --logits A,B,C",
         )
     others = {*LABEL_NAMES, options.bytes, None if options.label == "none" else options.label}
+    if options.label is not None and is_pattern(options.label):
+        others |= set(matching_columns(options.label, types))
     names = [name for name in matching_columns(pattern, types) if name not in others]
     if not names:
         raise UsageError(

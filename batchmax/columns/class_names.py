@@ -37,9 +37,10 @@ def find_classes(schema: pa.Schema, options: ScoreOptions, logits: LogitsColumn)
         The metadata have a name twice, or the number of names differs from ``--n-classes``.
     """
     names, where = _class_names(schema, options, logits)
-    if options.n_classes is not None and names is not None and len(names) != options.n_classes:
+    given = None if logits.is_one_logit else options.n_classes
+    if given is not None and names is not None and len(names) != given:
         raise UsageError(
-            f"{options.n_classes:,} given, but there are {quantity(len(names), 'class name')}, from {where}",
+            f"{given:,} given, but there are {quantity(len(names), 'class name')}, from {where}",
             where="--n-classes",
             remedy=f"leave it out, or give {len(names)}",
         )

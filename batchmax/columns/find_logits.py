@@ -150,7 +150,7 @@ def _only_list(schema: pa.Schema, options: ScoreOptions) -> LogitsColumn:
 def _by_pattern(schema: pa.Schema, pattern: str, options: ScoreOptions) -> LogitsColumn:
     types = column_types(schema)
     names = class_names_of_pattern(types, pattern, options)
-    if len(names) == 1 and computed_in(plain_type(types[names[0]])) is None:
+    if len(names) == 1:
         return _one_column(schema, names[0], options, f"the only match of {pattern!r}")
     return columns_by_pattern(schema, pattern, names, options)
 

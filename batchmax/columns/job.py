@@ -28,6 +28,7 @@ from batchmax.columns.scored_input import as_written
 from batchmax.columns.sequences import Nesting, find_sequences, row_fields
 from batchmax.errors import DataError, UsageError
 from batchmax.options.gates import LABEL_FIGURES, SCORE_FIGURES, TOKEN_FIGURES, Gate
+from batchmax.options.input_options import ClassWeights
 from batchmax.options.score_options import ScoreOptions, binary_options
 from batchmax.outputs import CLASS_OUTPUTS, FLOAT_OUTPUTS, OUTPUTS, column_name, top_k_outputs
 from batchmax.runtime.text import quantity
@@ -68,6 +69,11 @@ class Job:
     def n_logits(self) -> int:
         """The number of logits that a row has: the number of classes, or 1."""
         return self.logits.width(self.n_classes)
+
+    @property
+    def label_weights(self) -> NDArray[np.float64] | None:
+        """The factor on the loss of a row by its only label; None for 1. Positive weights are those of one logit."""
+        return self.pos_weights if self.class_weights is None else self.class_weights
 
     @property
     def row_bytes(self) -> int:
@@ -122,7 +128,8 @@ class Job:
         found = decide_format(first_rows, self.label, self.n_classes, self.options.ignore_index)
         label = with_kind(self.label, found)
         note = f"label format: {FORMAT_TEXTS[found]}, as in the first {FORMAT_ROWS:,} rows"
-        notes = [f"labels: {label.why}" if one.startswith("labels: ") else one for one in self.notes]
+        undecided = f"labels: {self.label.why}"
+        notes = [f"labels: {label.why}" if one == undecided else one for one in self.notes]
         options = replace(self.options, label_format=found)
         return replace(self, label=label, options=options, notes=(*notes, note))
 
@@ -189,11 +196,13 @@ def plan_scoring(
         raise DataError("no row has logits, so the number of classes is unknown", remedy="give it: --n-classes N")
     if n_classes == 1:
         logits, n_classes = one_logit(logits), 2
-        options = binary_options(options)
     classes, classes_from = find_classes(schema, options, logits)
     check_classes(classes, n_classes, classes_from)
-    label = find_label(schema, options, classes, n_classes, logits.suffixes)
-    options = _with_activation(options, label, nesting)
+    if logits.is_one_logit:
+        options = binary_options(options)
+    label = find_label(schema, options, classes, n_classes, logits.suffixes, is_one_logit=logits.is_one_logit)
+    if not logits.is_one_logit:
+        options = _with_activation(options, label, nesting)
     dtype = np.dtype(options.dtype or logits.dtype)
     if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
         # Logarithms of probabilities and scaled logits need more digits than the input has. Activations and losses
@@ -240,7 +249,7 @@ def plan_scoring(
         dtype=dtype,
         loss_dtype=np.dtype(np.promote_types(dtype, np.float32)),
         class_weights=weights_of_classes(options.class_weights, classes, n_classes, "--class-weights"),
-        pos_weights=weights_of_classes(options.pos_weight, classes, n_classes, "--pos-weight"),
+        pos_weights=weights_of_classes(_pos_weight(options, logits, classes), classes, n_classes, "--pos-weight"),
         carried=carried_columns(whole, options, logits),
         computed=pa.schema([]),
         notes=tuple(notes),
@@ -304,6 +313,15 @@ def _assumed(logits: LogitsColumn, *, is_written: bool) -> str:
     if is_written:
         return f"input: {names} {INPUT_TEXTS[logits.holds]}, which score wrote"
     return f"input: {names} {INPUT_TEXTS[logits.holds]}, by the name; if they are logits: --input logits"
+
+
+def _pos_weight(options: ScoreOptions, logits: LogitsColumn, classes: tuple[str, ...] | None) -> ClassWeights | None:
+    """Return the positive weight of each class; of rows of one logit, only that of the second class is given."""
+    given = options.pos_weight
+    if given is None or not logits.is_one_logit:
+        return given
+    first = "0" if classes is None else classes[0]
+    return {first: 1.0} | given if isinstance(given, dict) else (1.0, *given)
 
 
 def _with_activation(options: ScoreOptions, label: LabelColumn | None, nesting: Nesting | None) -> ScoreOptions:

@@ -134,10 +134,10 @@ def find_label_columns(
         wanted = next(filter(None, keys))
         missing = [key for key in wanted if key not in found]
         extra = [name for key, name in found.items() if key not in wanted]
-        what = f"class {missing[0]!r} has no column" if missing else "two columns are of the same class"
-        if extra:
-            what += f", and {extra[0]!r} is not of a class" if missing else ""
-            what = what if missing else f"column {extra[0]!r} is not of a class"
+        if missing:
+            what = f"class {missing[0]!r} has no column" + (f", and {extra[0]!r} is not of a class" if extra else "")
+        else:
+            what = f"column {extra[0]!r} is not of a class" if extra else "two columns are of the same class"
         raise UsageError(
             f"{pattern!r} matches {quantity(len(names), 'column')}: {what}",
             where="--label",
@@ -176,7 +176,7 @@ def decide_format(batch: pa.RecordBatch | None, label: LabelColumn, n_classes: i
     if batch is None:
         return "khot"
     rows = batch.slice(0, FORMAT_ROWS)
-    readings = [read_label_lists(rows, with_kind(label, kind), n_classes, ignore_index) for kind in FORMAT_TEXTS][:2]
+    readings = [read_label_lists(rows, with_kind(label, kind), n_classes, ignore_index) for kind in ("khot", "indices")]
     n_bad = [0 if status is None else int((status == Status.BAD_LABEL).sum()) for _, status in readings]
     if n_bad[0]:
         return "indices"

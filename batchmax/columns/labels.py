@@ -54,6 +54,8 @@ def find_label(
     classes: tuple[str, ...] | None,
     n_classes: int,
     suffixes: tuple[str, ...] = (),
+    *,
+    is_one_logit: bool = False,
 ) -> LabelColumn | None:
     """Find the label column: the one that ``--label`` names, or one named ``label``, ``labels`` or ``target``.
 
@@ -78,6 +80,12 @@ def find_label(
     name = label_name(types, options)
     if name is None:
         return None
+    if is_one_logit and _has_several(name, types):
+        raise UsageError(
+            f"{name!r} has several labels per row, and rows of one logit have one",
+            where="--label",
+            remedy="store each label as a number, bool or name: 0 or 1; or use no labels: --label none",
+        )
     if name in types:
         check_unique(schema, name, "--label")
         found = _label_in(schema, name, types[name], options, classes, n_classes)
@@ -103,6 +111,14 @@ def find_label(
             remedy="leave it out; if these are target distributions, write them as lists of floats",
         )
     return found
+
+
+def _has_several(name: str, types: dict[str, pa.DataType]) -> bool:
+    """Return whether a column or pattern has labels of multi-label rows."""
+    if name not in types:
+        return is_pattern(name)
+    plain = plain_type(types[name])
+    return is_list(plain) and not pa.types.is_floating(plain_type(plain.value_type))
 
 
 def _label_in(
@@ -197,7 +213,7 @@ def read_labels(
     take
         Allocator of memory, used if target distributions must be copied.
     """
-    if label.kind in LABEL_SETS or not label.sums_to_1:
+    if label.is_multi_label:
         if label.columns:
             targets, status = read_label_columns(batch, label, ignore_index, take)
         else:

@@ -269,7 +269,8 @@ def looks_like_probabilities(matrix: Matrix, *, is_one_logit: bool = False) -> b
     """
     inside = bool(((matrix >= 0) & (matrix <= 1)).all())
     if is_one_logit:
-        return inside and len(matrix) >= ROWS_OF_ONE_LOGIT
+        # Null rows hold zeros.
+        return inside and bool(np.count_nonzero(matrix[:, 1]) >= ROWS_OF_ONE_LOGIT)
     if not matrix.size:
         return False
     return inside and bool((np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0) <= PROBABILITY_SLACK).all())

@@ -120,13 +120,15 @@ def written_by_score(schema: pa.Schema) -> ScoredInput | None:
         metadata = json_object(parse_json(raw), METADATA)
         options = json_object(metadata["options"], OPTIONS)
         outputs, classes = json_list(metadata["outputs"], str), metadata["classes"]
-        logits = metadata["logits"] if isinstance(metadata["logits"], list) else []
+        logits = metadata["logits"]
+        logits = json_list(logits, str) if isinstance(logits, list) else [logits]
         activation = ACTIVATIONS.get(options.get("activation", "softmax"))
         if metadata["command"] != "score" or not set(outputs) <= OUTPUTS.keys() or activation is None:
             return None
         is_plain = options.get("loss", "cross_entropy") == "cross_entropy"
+        is_weighted = metadata["class_weights"] is not None or "pos_weight" in options
         return ScoredInput(
-            logits=json_list(logits, str)[0] if len(logits) == 1 else None,
+            logits=logits[0] if len(logits) == 1 else None,
             input=KINDS.get(options["input"], "logits"),
             label=metadata["label"],
             classes=None if classes is None else tuple(json_list(classes, str)),
@@ -137,7 +139,7 @@ def written_by_score(schema: pa.Schema) -> ScoredInput | None:
             shift=options.get("shift", False) is True,
             activation=activation,
             has_indices=metadata.get("label_kind") == "index",
-            is_plain=is_plain and metadata["class_weights"] is None and not options["label_smoothing"],
+            is_plain=is_plain and not is_weighted and not options["label_smoothing"],
         )
     except (JsonError, TypeError):
         return None

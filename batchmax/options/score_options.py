@@ -221,7 +221,7 @@ def binary_options(options: ScoreOptions) -> ScoreOptions:
     Raises
     ------
     UsageError
-        The activation or the loss isn't that of a binary classifier.
+        The activation or the loss isn't that of a binary classifier, or there are several positive weights.
     """
     remedy = "leave it out; to use another one, give two logits per row"
     if options.activation_name not in {"softmax", "sigmoid"}:
@@ -230,14 +230,12 @@ def binary_options(options: ScoreOptions) -> ScoreOptions:
     if options.loss_name not in {"cross_entropy", "binary_cross_entropy"}:
         what = f"{options.loss_name} needs two or more logits per row, and there is one"
         raise UsageError(what, where="--loss", remedy=remedy)
-    weights = options.class_weights
     if options.pos_weight is not None:
-        given = options.pos_weight.values() if isinstance(options.pos_weight, dict) else options.pos_weight
-        what = f"{quantity(len(given), 'weight')} for rows of one logit"
-        refuse_if(len(given) != 1, "--pos-weight", what, "give one number, the weight of class 1")
-        refuse_if(weights is not None, "--pos-weight", "--class-weights is given too", "leave out one of them")
-        weights = (1.0, *given)
-    return replace(options, activation="softmax", loss=None, class_weights=weights, pos_weight=None)
+        what = f"{quantity(len(options.pos_weight), 'weight')} for rows of one logit"
+        refuse_if(len(options.pos_weight) != 1, "--pos-weight", what, "give one number, the weight of class 1")
+        what = "--class-weights is given too"
+        refuse_if(options.class_weights is not None, "--pos-weight", what, "leave out one of them")
+    return replace(options, activation=None, loss=None)
 
 
 def resolve_options(kind: type[O], options: O | None, given: Mapping[str, Any]) -> O:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyarrow as pa
 
@@ -23,13 +25,14 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
     if status in {Status.NAN_LOGIT, Status.INF_LOGIT}:
         matrix, _ = read_matrix(batch.slice(row, 1), job.logits, job.n_classes)
         logits = matrix[0]
+        if job.logits.is_one_logit:
+            what = {"probs": "a probability", "log_probs": "the logarithm of a probability"}.get(job.logits.holds)
+            return ("the logit is NaN" if what is None else f"{logits[1]:g} is not {what}"), ""
         if job.options.input == "probs":
             at = int(np.argmax(logits < 0 if (logits < 0).any() else ~np.isfinite(logits)))
             return f"{logits[at]:g} at class {at} is not a probability", ""
         is_nan = status == Status.NAN_LOGIT
         at = int(np.argmax(np.isnan(logits) if is_nan else logits == np.inf))
-        if job.logits.is_one_logit:
-            return "the logit is NaN", ""
         return f"{'NaN' if is_nan else '+inf'} at class {at}", ""
     if status == Status.ALL_MASKED:
         return "every logit is -inf", ""
@@ -44,7 +47,7 @@ def describe_bad_row(batch: pa.RecordBatch, row: int, status: int, job: Job) -> 
             return "the row does not have one label for each token", ""
         if job.label.kind == "distribution":
             what = f"the labels are not {job.n_classes:,} probabilities that sum to 1"
-            return what, "if several classes can be right: --activation sigmoid"
+            return what, "" if job.logits.is_one_logit else "if several classes can be right: --activation sigmoid"
         if given == job.n_classes and job.label.kind == "index":
             return (
                 f"label {given} is not a class: valid labels are 0 to {job.n_classes - 1:,}",
@@ -63,11 +66,13 @@ def _describe_classes(row: pa.RecordBatch, job: Job, label: LabelColumn) -> tupl
     """Return what is wrong with the labels of a multi-label row, and a hint."""
     values = [column_array(row, name)[0].as_py() for name in label.columns]
     values = values or column_array(row, label.name)[0].as_py() or []
+    values = [one.decode(errors="replace") if isinstance(one, bytes) else one for one in values]
     if label.kind in {"indices", "names"}:
         classes = label.lookup or range(job.n_classes)
         known = [value if value is None or label.kind == "names" else str(value) for value in values]
         names = [str(one) for one in classes]
-        left = [one for one in known if one is not None and one != str(job.options.ignore_index)]
+        ignored = {None} if label.kind == "names" else {None, str(job.options.ignore_index)}
+        left = [one for one in known if one not in ignored]
         hint = "if the lists have a 0 or 1 for each class: --label-format khot" if label.kind == "indices" else ""
         for value in left:
             text = repr(value) if label.lookup else value
@@ -83,7 +88,10 @@ def _describe_classes(row: pa.RecordBatch, job: Job, label: LabelColumn) -> tupl
         return f"{quantity(len(values), 'label')}, not one for each of the {job.n_classes:,} classes", hint
     if label.kind == "distribution":
         return f"the labels are not {job.n_classes:,} numbers from 0 to 1", ""
-    at, value = next(((at, one) for at, one in enumerate(values) if one not in {None, 0, 1}), (0, None))
+    fit = {None, 0, 1, job.options.ignore_index}
+    unfit = (at for at, one in enumerate(values) if one not in fit and not (isinstance(one, float) and math.isnan(one)))
+    at = next(unfit, 0)
+    value = values[at] if values else None
     name = f" (column {label.columns[at]!r})" if label.columns else ""
     return f"label {value} at class {at}{name} is not 0 or 1", hint
 

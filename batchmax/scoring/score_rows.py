@@ -151,17 +151,18 @@ def score_rows(
         if labels.status is not None and labels.ignore_index == 0:
             # Rows without a label have index 0, which the kernel mistook for the ignored index.
             status[(status == Status.IGNORED) & (labels.status == Status.UNLABELLED)] = Status.UNLABELLED
-        nll, hits, weights = rows.nll, rows.hits, job.class_weights
+        nll, hits = rows.nll, rows.hits
         losses = index_losses(
-            matrix, rows, beta, labels.indices, weights, options.label_smoothing, labels.ignore_index, take
+            matrix, rows, beta, labels.indices, job.label_weights, options.label_smoothing, labels.ignore_index, take
         )
-        if weights is not None:
-            weights = weights[np.where(status > LAST_WITHOUT_LOSS, labels.indices, 0)]
+        if job.class_weights is not None:
+            # As in PyTorch, the mean loss is divided by class weights, not by positive weights.
+            weights = job.class_weights[np.where(status > LAST_WITHOUT_LOSS, labels.indices, 0)]
         values["correct"] = hits
     elif labels.targets is not None:
         nll = losses = dense_losses(matrix, rows, beta, labels.targets, None, 0.0, take)
-        if job.class_weights is not None or options.label_smoothing:
-            losses = dense_losses(matrix, rows, beta, labels.targets, job.class_weights, options.label_smoothing, take)
+        if job.label_weights is not None or options.label_smoothing:
+            losses = dense_losses(matrix, rows, beta, labels.targets, job.label_weights, options.label_smoothing, take)
     if nll is not None and losses is not None:
         if not options.is_usual:
             nll, losses = other_losses(logits, labels, status, options, (nll, losses), take)

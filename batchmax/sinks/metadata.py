@@ -126,7 +126,7 @@ def _provenance(job: Job, files: Sequence[InputFile], command: str) -> dict[str,
     if job.options.label_format is not None:
         options["label_format"] = job.options.label_format
     if job.pos_weights is not None:
-        options["pos_weight"] = job.pos_weights.tolist()
+        options["pos_weight"] = job.pos_weights[-job.n_logits :].tolist()
     if job.options.scale is not None:
         options |= {"scale": job.options.scale, "bias": job.options.bias}
     if job.nesting is not None:

@@ -110,7 +110,7 @@ class RowReader:
         status = self._status(batch)
         has_probs, has_loss = self._presence(batch, status)
         values = {name: self._values(batch, name, has_probs) for name in self._columns if name != "status"}
-        labels, targets = self._read_labels(batch, status, has_probs, has_loss)
+        labels, targets = self._read_labels(batch, status, has_probs, has_loss, values.get("losses"))
         return RowValues(status, has_probs, has_loss, values, labels, targets, np.arange(batch.num_rows))
 
     def use_label(self, label: LabelColumn | None) -> None:
@@ -128,7 +128,7 @@ class RowReader:
         try:
             found = find_label(schema, self._options, self._options.classes, self._metadata.n_classes)
         except UsageError as error:
-            return None, f"the labels are not checked: {error.what}"
+            return None, f"the labels are not checked: {error.what}; to check them, name the inputs"
         # Outputs of earlier versions don't record whether labels are the indices of a Hugging Face ClassLabel.
         is_number = name in self._types and pa.types.is_primitive(plain_type(self._types[name]))
         indices = {str(index): index for index in range(self._metadata.n_classes)}
@@ -152,10 +152,13 @@ class RowReader:
         """Return which rows have probabilities and which have a loss; all columns must agree."""
         masks: dict[bool, tuple[str, Array]] = {}
         for output, names in self._columns.items():
-            # Of losses with one column per class, each is null where its class has no label.
-            is_checked = output != "status" and not (output == "losses" and self._metadata.is_split(output))
-            for name in names if is_checked else ():
-                valid = valid_rows(column_array(batch, name))
+            if output == "status":
+                continue
+            present = [(name, valid_rows(column_array(batch, name))) for name in names]
+            if output == "losses" and self._metadata.is_split(output):
+                # Each column is null where its class has no label; a row with a loss has a label of some class.
+                present = [(names[0], np.any([valid for _, valid in present], axis=0))]
+            for name, valid in present:
                 other, expected = masks.setdefault(needs_label(output), (name, valid))
                 fail_at_first(valid != expected, lambda _, a=name, b=other: f"only one of {a} and {b} is null")
         for with_label, (name, valid) in masks.items():
@@ -253,9 +256,12 @@ class RowReader:
         return values
 
     def _read_labels(
-        self, batch: pa.RecordBatch, status: Array | None, has_probs: Array, has_loss: Array
+        self, batch: pa.RecordBatch, status: Array | None, has_probs: Array, has_loss: Array, losses: Array | None
     ) -> tuple[Array | None, Array | None]:
-        """Return the labels as indices or distributions, and check that they agree with which rows have a loss."""
+        """Return the labels as indices or distributions, and check that they agree with which rows have a loss.
+
+        ``losses`` has those of classes, NaN where they are null; None if the output has none.
+        """
         if self._label is None:
             return None, None
         k = self._metadata.n_classes
@@ -267,8 +273,7 @@ class RowReader:
                 lambda row: f"the row has a loss, but its label is {STATUS_NAMES[expected[row]]}",
             )
             fail_at_first(has_probs & ~has_loss & (expected == Status.OK), lambda _: "the row has a label, but no loss")
-        if labels.targets is not None and "losses" in self._columns:
-            losses = self._losses(batch, self._columns["losses"])
+        if labels.targets is not None and losses is not None:
             differs = has_loss & (np.isnan(losses) != np.isnan(labels.targets)).any(axis=1)
             fail_at_first(differs, lambda _: "losses is not null where the label is missing, or the reverse")
         if status is not None:

@@ -165,7 +165,7 @@ class ExpectedRow:
         if not self._activation.is_distribution:
             return self._compare_number(value, total(self._class_losses))
         if LOSSES[options.loss_name].has_weights:
-            weights = None if self._job.class_weights is None else self._job.class_weights.tolist()
+            weights = None if self._job.label_weights is None else self._job.label_weights.tolist()
             return self._compare_number(value, self._row.loss(self._target, weights, options.label_smoothing))
         return self._compare_number(value, self._row.loss(self._target))
 

@@ -69,6 +69,9 @@ class RowChecks:
         self._smoothing = options.label_smoothing
         self._weights = None if options.class_weights is None else np.asarray(options.class_weights, np.float64)
         self._pos_weights = None if options.pos_weight is None else np.asarray(options.pos_weight, np.float64)
+        self._label_weights = self._weights
+        if self._weights is None and self._pos_weights is not None and self._activation.is_distribution:
+            self._label_weights = np.array([1.0, *self._pos_weights])
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Check the rows of a batch.
@@ -257,14 +260,14 @@ class RowChecks:
         """Return the intervals of the losses."""
         k = self._metadata.n_classes
         if rows.labels is not None:
-            if self._weights is None and not self._smoothing:
+            if self._label_weights is None and not self._smoothing:
                 return intervals.label_losses(rows.labels)
             targets, eps = np.arange(k) == rows.labels[:, None], 0.0
         else:
             # Distributions are read in the type of the logits, which may be narrower than their own type.
             targets, eps = np.asarray(rows.targets), float(np.finfo(np.float32).eps)
         shares = targets * (1 - self._smoothing) + self._smoothing / k
-        low, high = intervals.losses(shares if self._weights is None else shares * self._weights)
+        low, high = intervals.losses(shares if self._label_weights is None else shares * self._label_weights)
         return low * (1 - eps), high * (1 + eps)
 
     def _check_interval(self, name: str, rows: RowValues, interval: Callable[[], Interval]) -> None:

@@ -132,9 +132,9 @@ def _parsed(members: dict[str, Any]) -> OutputMetadata:
         layout=None if layout in {"large_list", "single"} else layout,
         **values,
     )
-    for name in ("class_weights", "pos_weight"):
+    for name, count in (("class_weights", members["n_classes"]), ("pos_weight", given["n_classes"])):
         weights = getattr(options, name)
-        if weights is not None and len(weights) != members["n_classes"]:
+        if weights is not None and len(weights) != count:
             raise JsonError(f"{name} does not have one number per class")
     nested = "shift" in stored
     return OutputMetadata(

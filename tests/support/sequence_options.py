@@ -53,6 +53,7 @@ LIMIT = {"--limit": Same("--limit 2", "--limit 4")}
 LOUD = {"--quiet": Same("-q"), "--verbose": Same("-v"), "--json": Same("--json"), "--debug": Same("--debug")}
 RUN = {"--threads": Same("--threads 1"), "--memory-limit": Same("--memory-limit 3GiB")}
 BAD = {"--on-bad-row": Same("{bad} --on-bad-row null")}
+METRICS = READ | LABELS | SCALE | LIMIT | LOUD | RUN | BAD
 CARRIED = {"--columns": Same("--columns id,place"), "--exclude": Same("--exclude group,name")}
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -120,13 +121,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--threads": Same("--worst 3 --threads 1"),
         "--memory-limit": Same("--worst 3 --memory-limit 3GiB"),
     },
-    "evaluate": READ
-    | LABELS
-    | SCALE
-    | LIMIT
-    | LOUD
-    | RUN
-    | BAD
+    "evaluate": METRICS
     | {
         "--bytes": Refused("--bytes size", "the rows aren't sequences", "r"),
         "--activation": Same("--activation softmax"),
@@ -159,13 +154,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--out": Same("-o {out}"),
         "--if-exists": Same("--if-exists overwrite"),
     },
-    "compare": READ
-    | LABELS
-    | SCALE
-    | LIMIT
-    | LOUD
-    | RUN
-    | BAD
+    "compare": METRICS
     | {
         "--key": Same("--key id", "--key place"),
         "--labels-from": Same("--labels-from b"),
@@ -175,13 +164,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--worst": Same("--worst 3"),
         "--fail-if": Same("--fail-if 'mean_loss_a > 99'"),
     },
-    "report": READ
-    | LABELS
-    | SCALE
-    | LIMIT
-    | LOUD
-    | RUN
-    | BAD
+    "report": METRICS
     | CARRIED
     | {
         "--positive": Refused("--positive 1", "only one of two classes", "sr"),

@@ -22,7 +22,7 @@ from batchmax.columns.label_column import LABEL_SETS
 from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn
 from batchmax.columns.scored_input import as_written
 from batchmax.errors import UsageError
-from batchmax.options.score_options import ScoreOptions
+from batchmax.options.score_options import ScoreOptions, binary_options
 from batchmax.runtime.text import quantity
 from batchmax.sources.parquet_file import InputFile
 from batchmax.sources.read_errors import schema_errors
@@ -157,7 +157,8 @@ def _check_columns(
         assert column is not None  # noqa: S101 - _check_presence was called
         classes, _ = find_classes(schema, options, job.logits)
         # Raises if the probabilities aren't a distribution.
-        activation = as_written(schema, options).activation_name
+        written = as_written(schema, options)
+        activation = (binary_options(written) if job.logits.is_one_logit else written).activation_name
         holds = find_logits(schema, replace(options, logits=job.logits.names[0], n_classes=None)).holds
     by_labels = job.label is not None and job.label.kind in LABEL_SETS
     if activation != job.options.activation_name and not by_labels:
