@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
@@ -228,13 +229,15 @@ def score_to_stream(src: Any, options: ScoreOptions, progress: Progress) -> Scor
         chunks = limited(source.chunks(parts, plan), options.limit)
         # Each batch is a group of its own, so that the reader gets it as soon as it is computed.
         single = (replace(chunk, ends_group=True) for chunk in chunks)
-        run_pipeline(
-            single,
-            stage,
-            lambda group: outgoing.write([one.batch for one in group.results]),
-            progress,
-            source.job.row_bytes,
-        )
+        # Closing ``single`` doesn't close ``chunks``, whose threads would wait forever.
+        with contextlib.closing(chunks):
+            run_pipeline(
+                single,
+                stage,
+                lambda group: outgoing.write([one.batch for one in group.results]),
+                progress,
+                source.job.row_bytes,
+            )
     summary = stage.final_summary()
     if reason := stage.failure(summary):
         raise GateError(reason, where=STREAM, remedy="the stream has no end-of-stream marker")

@@ -82,14 +82,9 @@ def tally_rows(
         if not counted[i]:
             continue
         w = weights[i] if weights.shape[0] != 0 else 1.0
-        _add(sums, WEIGHT, w)
+        _add_loss(sums, losses, nll[i], w)
         _add(sums, BRIER, w * brier[i])
         _add(sums, HITS, weight_within(1, rank[i], w))
-        if nll[i] < np.inf:
-            _add(sums, LOSS, w * nll[i])
-        elif w != 0.0:
-            sums[INFINITE, 0] += 1.0
-        losses[int(min(10.0 * nll[i], losses.shape[0] - 1.0))] += 1
         for j in range(top_k.shape[0]):
             tops[j] += weight_within(top_k[j], rank[i], w)
         if rank[i] == 0:
@@ -140,12 +135,7 @@ def tally_classes(nll, probs, labels, targets, weights, counted, sums, bins, los
         if not counted[i]:
             continue
         w = weights[i] if weights.shape[0] != 0 else 1.0
-        _add(sums, WEIGHT, w)
-        if nll[i] < np.inf:
-            _add(sums, LOSS, w * nll[i])
-        elif w != 0.0:
-            sums[INFINITE, 0] += 1.0
-        losses[int(min(10.0 * nll[i], losses.shape[0] - 1.0))] += 1
+        _add_loss(sums, losses, nll[i], w)
         brier, entries = 0.0, 0
         for j in range(probs.shape[1]):
             y = targets[i, j] if targets.shape[0] != 0 else np.float64(labels[i] == j)
@@ -200,6 +190,17 @@ def tally_groups(nll, rests, pred, rank, brier, labels, weights, counted, positi
         sums[g, at] += w
         sums[g, at + 1] += w * probability
         sums[g, at + 2] += np.nan if rank[i] == 0 else w if is_hit else 0.0
+
+
+@compiled
+def _add_loss(sums, losses, loss, w):
+    """Add the weight and the loss of a row to the sums, and the row to the histogram of losses."""
+    _add(sums, WEIGHT, w)
+    if loss < np.inf:
+        _add(sums, LOSS, w * loss)
+    elif w != 0.0:
+        sums[INFINITE, 0] += 1.0
+    losses[int(min(10.0 * loss, losses.shape[0] - 1.0))] += 1
 
 
 @compiled

@@ -84,7 +84,7 @@ def multi_label_losses(z, labels, targets, beta, loss, weights, positive_weights
         Filled with the losses of the classes; NaN where the target is missing. A logit of +-inf that agrees with its
         target has loss 0; otherwise the loss is +inf, unless the weight is 0.
     losses : (n,) float64
-        Filled with the sums; NaN in rows that have a NaN. 0 for a row without targets.
+        Filled with the sums; undefined in rows that have a NaN. 0 for a row without targets.
     counts : (n,) int64
         Filled with the number of classes with target 1.
     """

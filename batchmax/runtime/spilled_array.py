@@ -180,7 +180,7 @@ def _unlinked_file() -> int:
 
 def _no_space(error: OSError) -> OutputError:
     return OutputError(
-        f"no temporary file for keys of curves: {error.strerror}",
+        f"the temporary file for curves cannot be written: {error.strerror}",
         where=tempfile.gettempdir(),
         remedy="set TMPDIR to a folder with more space, raise --memory-limit, or use --curves binned",
     )

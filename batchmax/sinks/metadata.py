@@ -136,22 +136,20 @@ def _provenance(job: Job, files: Sequence[InputFile], command: str) -> dict[str,
     # Class names that are numbers could be the labels themselves, or names that labels index.
     label_kind = {"label_kind": "index"} if job.label is not None and job.label.ignores_names else {}
     n_logits = {"n_logits": 1} if job.logits.is_one_logit else {}
-    return (
-        label_kind
-        | n_logits
-        | {
-            "version": __version__,
-            "command": command,
-            "logits": list(names) if len(names) == 1 else job.options.logits or DEFAULT_PATTERN,
-            "label": job.label.name if job.label else None,
-            "n_classes": job.n_classes,
-            "classes": job.classes,
-            "temperature": 1.0 / job.options.beta,
-            "outputs": list(job.outputs),
-            "layout": job.layout,
-            "dtype": str(job.dtype),
-            "class_weights": weights,
-            "options": options,
-            "inputs": input_fingerprints(files),
-        }
-    )
+    return {
+        **label_kind,
+        **n_logits,
+        "version": __version__,
+        "command": command,
+        "logits": list(names) if len(names) == 1 else job.options.logits or DEFAULT_PATTERN,
+        "label": job.label.name if job.label else None,
+        "n_classes": job.n_classes,
+        "classes": job.classes,
+        "temperature": 1.0 / job.options.beta,
+        "outputs": list(job.outputs),
+        "layout": job.layout,
+        "dtype": str(job.dtype),
+        "class_weights": weights,
+        "options": options,
+        "inputs": input_fingerprints(files),
+    }

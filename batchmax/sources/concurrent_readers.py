@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -37,26 +36,27 @@ def in_order(readers: Sequence[Runs[T, R]]) -> Generator[T | RunEnd[R], None, No
     An error is raised after the items before it, so it is the error that one thread would find first. After an error,
     and if this generator is closed, all readers are closed and their threads have ended.
     """
-    threads = [_ReadingThread(reader) for reader in readers]
-    with ThreadPoolExecutor(len(threads), "read-ahead") as executor:
-        try:
+    threads = [_ReadingThread(reader, f"read-ahead_{number}") for number, reader in enumerate(readers)]
+    try:
+        for thread in threads:
+            thread.start()
+        while True:
             for thread in threads:
-                executor.submit(thread.run)
-            while True:
-                for thread in threads:
-                    item = thread.take()
-                    while not isinstance(item, RunEnd):
-                        if item is _ALL_READ:
-                            for other in threads:
-                                if other is not thread:
-                                    other.take()  # raises the error of closing the last file
-                            return
-                        yield item
-                        item = thread.take()
+                item = thread.take()
+                while not isinstance(item, RunEnd):
+                    if item is _ALL_READ:
+                        for other in threads:
+                            if other is not thread:
+                                other.take()  # raises the error of closing the last file
+                        return
                     yield item
-        finally:
-            for thread in threads:
-                thread.stop()
+                    item = thread.take()
+                yield item
+    finally:
+        for thread in threads:
+            thread.stop()
+        for thread in threads:
+            thread.join()
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,23 @@ _ALL_READ: Any = object()
 
 
 class _ReadingThread(Generic[T, R]):
-    """Reads the runs of one reader as far ahead as there is room for its items."""
+    """Reads the runs of one reader as far ahead as there is room for its items.
 
-    def __init__(self, runs: Runs[T, R]) -> None:
+    The thread is a daemon: a generator that the program never closes doesn't keep the process from ending.
+    """
+
+    def __init__(self, runs: Runs[T, R], name: str) -> None:
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._runs = runs
         self._items: SimpleQueue[Any] = SimpleQueue()
         self._room = threading.Semaphore(ITEMS_AHEAD)
         self._is_stopped = False
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """Start to read."""
+        self._thread.start()
+
+    def _run(self) -> None:
         """Read until the end, an error or :meth:`stop`."""
         try:
             with contextlib.closing(self._runs) as runs:
@@ -100,9 +108,14 @@ class _ReadingThread(Generic[T, R]):
         return item
 
     def stop(self) -> None:
-        """End the thread when it has read its current item."""
+        """Have the thread end when it has read its current item."""
         self._is_stopped = True
         self._room.release()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, if it was started."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _read(self, run: Generator[T, None, R]) -> bool:
         """Read a run; return False if stopped."""

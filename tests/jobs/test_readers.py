@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -22,6 +23,7 @@ from batchmax.sources.parquet_source import ParquetSource, open_source
 from batchmax.sources.part_reader import PartReader
 from batchmax.sources.parts import plan_parts
 from batchmax.sources.passthrough import ReadPlan
+from tests.support.processes import HANGS
 from tests.support.rows import lists
 
 SEVERAL = [2, 3, 5]
@@ -327,3 +329,58 @@ def test_a_row_group_that_exceeds_its_share_is_read_by_one_reader(tmp_path, monk
     assert found[0][1] == [(1, 0)]
     # Text in row group 10 is long, so one reader reads this row group and all later ones.
     assert sorted(found[1][1]) == [(1, 10), (4, 0), (4, 1), (4, 2), (4, 3)]
+
+
+STREAM = """
+import sys, threading
+import batchmax
+
+try:
+    batchmax.score(sys.argv[1], "-", threads=8, on_bad_row=sys.argv[2])
+except BaseException as error:
+    kept = error  # with its frames, and what these hold
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+    print(type(error).__name__, threads, file=sys.stderr)
+    raise
+"""
+
+
+@pytest.mark.parametrize(("policy", "error"), [("error", "BadRowError"), ("null", "BrokenPipeError")])
+def test_a_stream_that_ends_early(tmp_path, policy, error):
+    """After a bad row, or if the reader of stdout goes away, the reading threads end, and so does the process."""
+    path = tmp_path / "in.parquet"
+    logits = np.random.default_rng(0).normal(size=(40_000, 6)).astype(np.float32)
+    logits[30_000, 2] = np.nan
+    pq.write_table(pa.table({"logits": lists(logits)}), path, row_group_size=1000)
+    command = [sys.executable, "-c", STREAM, str(path), policy]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1000)
+        if policy == "null":
+            process.stdout.close()
+        else:
+            process.stdout.read()
+        said = process.stderr.read()
+        code = process.wait(timeout=HANGS)
+    assert code == 1, said
+    assert f"{error} []" in said.decode(), said
+
+
+def test_a_generator_that_is_never_closed(tmp_path):
+    """A program that keeps a generator of chunks after an uncaught error ends all the same."""
+    path = tmp_path / "in.parquet"
+    pq.write_table(table(4000), path, row_group_size=100)
+    program = """
+import sys
+from batchmax.sources.parquet_source import open_source
+from batchmax.options.score_options import score_options
+from batchmax.evaluation.row_stream import row_batches
+
+kept = row_batches(open_source(sys.argv[1], score_options(threads=8)))
+next(kept)
+raise ValueError("not caught")
+"""
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, timeout=HANGS, check=False)
+    assert ended.returncode == 1
+    assert b"ValueError: not caught" in ended.stderr
