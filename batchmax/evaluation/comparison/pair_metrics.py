@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.columns.labels import IGNORED_INDEX
+from batchmax.evaluation.comparison.change_sums import PairSums
 from batchmax.evaluation.comparison.paired_tests import Differences
 from batchmax.evaluation.comparison.row_cursor import Side
+from batchmax.evaluation.metrics import RowMetrics
 from batchmax.evaluation.top_rows import TopRows
-from batchmax.functional.losses import dense_losses, softmax_rows
+from batchmax.functional.losses import Rows, dense_losses, softmax_rows
 from batchmax.kernels.compensated_sums import sum_counted
 from batchmax.kernels.kl_divergence import divergence_rows
+from batchmax.kernels.row_metrics import metric_rows, soft_metric_rows
 from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS
 
 Array = NDArray[Any]
@@ -50,6 +53,8 @@ class PairMetrics:
         How the two inputs are read. If one has no labels, the labels of the other are used for both.
     worst
         How many of the rows with the largest change to keep.
+    changes
+        The sums for changes of metrics to add to, or None.
 
     Attributes
     ----------
@@ -70,7 +75,8 @@ class PairMetrics:
         it is a pair of tokens, otherwise None.
     """
 
-    def __init__(self, a: Job, b: Job, worst: int) -> None:
+    def __init__(self, a: Job, b: Job, worst: int, changes: PairSums | None = None) -> None:
+        self._changes = changes
         labels = [job.label for job in (a, b) if job.label is not None]
         self.pairs = self.bad = self.counted = self.agreed = self.right_to_wrong = self.wrong_to_right = 0
         self.different_labels = 0
@@ -115,6 +121,12 @@ class PairMetrics:
         self.differences.add(loss_a[finite], loss_b[finite])
         if hits_a is not None and hits_b is not None:
             self._count_hits(hits_a & counted, hits_b & counted)
+        if self._changes is not None:
+            metrics = (
+                _metrics_of(side, other, beta, loss, counted)
+                for side, other, beta, loss in ((a, b, self._betas[0], loss_a), (b, a, self._betas[1], loss_b))
+            )
+            self._changes.add(*metrics, a.numbers, a.clusters, a.groups)
         with np.errstate(invalid="ignore"):
             change = np.where(loss_a == loss_b, 0.0, np.abs(loss_b - loss_a))
         self._keep(a, b, np.where(counted, change, 0.0), loss_a, loss_b, kl)
@@ -173,3 +185,24 @@ def _losses_of(side: Side, other: Side, beta: float) -> tuple[Array, Array | Non
         return rows.nll, rows.hits
     targets = other.targets.astype(side.matrix.dtype, copy=False)
     return dense_losses(side.matrix, rows, beta, targets, None, 0.0), None
+
+
+def _metrics_of(side: Side, other: Side, beta: float, nll: Array, counted: Array) -> RowMetrics:
+    """Return the row metrics of one side, with its own labels, or the other's if it has none."""
+    owner = other if side.nll is None else side
+    n, matrix = len(side.status), side.matrix
+    pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
+    if owner.targets is not None:
+        labels = np.zeros(0, np.int64)
+        targets = np.ascontiguousarray(owner.targets, matrix.dtype)
+        soft_metric_rows(matrix, targets, beta, side.maxima, side.rests, brier)
+    else:
+        assert owner.labels is not None  # noqa: S101 - one of the inputs has labels
+        labels = owner.labels
+        metric_rows(matrix, labels, beta, side.maxima, side.rests, nll, pred, rank, brier)
+    if matrix.shape[1] == 2:
+        brier *= 0.5
+    hits = rank == 1
+    return RowMetrics(
+        Rows(side.maxima, side.rests, nll, hits, side.status), labels, pred, rank, brier, np.zeros(0), counted
+    )

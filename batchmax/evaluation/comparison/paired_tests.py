@@ -1,4 +1,4 @@
-"""Statistics of pairs: the mean difference with its confidence interval, and McNemar's test of flips.
+"""Statistics of pairs: the mean difference with its standard error, and McNemar's test of flips.
 
 Sums are compensated, so they don't depend on how the pairs are split into batches. Doesn't know what is measured.
 """
@@ -6,31 +6,17 @@ Sums are compensated, so they don't depend on how the pairs are split into batch
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from batchmax.kernels.compensated_sums import sum_counted
 
-Z_95 = 1.959963984540054
-"""The 97.5 % quantile of the normal distribution."""
-
 MOST_EXACT = 10_000
 """Most flips for the exact (binomial) McNemar test; above, the approximation agrees to more digits than are needed."""
 
 
-class Interval(NamedTuple):
-    """The mean of n differences and the bounds of its 95 % confidence interval; None if there are too few pairs."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-
 class Differences:
-    """Accumulates the differences of pairs: their mean and its confidence interval."""
+    """Accumulates the differences of pairs: their mean and its standard error."""
 
     def __init__(self) -> None:
         self._n = 0
@@ -52,25 +38,24 @@ class Differences:
         sum_counted(differences * differences, counted, self._squares)
         self._n += len(differences)
 
-    def interval(self) -> Interval:
-        """Return the mean of after - before with its interval: mean ± 1.96 s / sqrt(n), s the standard deviation.
+    def mean_and_error(self) -> tuple[float, float]:
+        """Return the mean of after - before, and its standard error s / sqrt(n), s the standard deviation.
 
-        This is the normal approximation, which is accurate for a few dozen pairs or more.
+        The mean is NaN without pairs, and the error with fewer than two.
 
         See Also
         --------
-        scipy.stats.ttest_rel : the same test with Student's t distribution.
+        scipy.stats.ttest_rel : the test of this mean with Student's t distribution of n - 1 degrees of freedom.
         """
         if not self._n:
-            return Interval(None, None, None, 0)
+            return math.nan, math.nan
         total, squares = float(self._sums[0] + self._sums[1]), float(self._squares[0] + self._squares[1])
         shifted = total / self._n
         mean = self._origin + shifted
         if self._n == 1:
-            return Interval(mean, None, None, 1)
+            return mean, math.nan
         variance = max(0.0, squares - total * shifted) / (self._n - 1)
-        half = Z_95 * math.sqrt(variance / self._n)
-        return Interval(mean, mean - half, mean + half, self._n)
+        return mean, math.sqrt(variance / self._n)
 
 
 def mcnemar(one_way: int, other_way: int) -> tuple[float, str]:

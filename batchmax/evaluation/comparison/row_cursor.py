@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from batchmax.evaluation.comparison.change_sums import RowGroups
 from batchmax.evaluation.comparison.join_keys import comparable
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.kernels.compiler.dispatch import limit_threads
@@ -26,7 +27,8 @@ Order = Callable[[RowBatch, int], tuple[Array | None, pa.Array]]
 class Side:
     """Some rows or tokens of one input, (n,) or (n, K) each; see :class:`batchmax.jobs.row_batch.RowBatch`.
 
-    ``numbers`` are row numbers over all files, ``places`` positions of tokens in their rows. Arrays that the input
+    ``numbers`` are row numbers over all files, ``places`` positions of tokens in their rows; ``clusters`` and
+    ``groups`` are those of :class:`batchmax.evaluation.comparison.change_sums.RowGroups`. Arrays that the input
     doesn't have are None. The arrays may be overwritten when the next rows are read.
     """
 
@@ -39,6 +41,10 @@ class Side:
     targets: Array | None
     nll: Array | None
     hits: Array | None
+    maxima: Array
+    rests: Array
+    clusters: Array | None = None
+    groups: Array | None = None
 
     def some(self, rows: slice | Array) -> Side:
         """Return some of the rows: a view for a slice, a copy otherwise."""
@@ -49,7 +55,10 @@ class Side:
 class RowCursor:
     """A position in the rows of one input; the rest of the current chunk is in memory."""
 
-    def __init__(self, rows: Iterator[RowBatch], order: Order | None, threads: int) -> None:
+    def __init__(
+        self, rows: Iterator[RowBatch], order: Order | None, threads: int, row_groups: RowGroups | None = None
+    ) -> None:
+        self._row_groups = row_groups
         self.keys: Any = None
         self.first = self.at = self.left = 0
         self._rows = rows
@@ -66,7 +75,8 @@ class RowCursor:
                 # The other input is still being computed, with these threads.
                 limit_threads(self._threads)
                 return False
-            self._end, self._side = self.first + batch.chunk.rows_done, _side(batch, self.first)
+            self._end = self.first + batch.chunk.rows_done
+            self._side = _side(batch, self.first, self._row_groups)
             if self._order is not None:
                 chosen, self.keys = self._order(batch, self.first)
                 self._side = self._side if chosen is None else self._side.some(as_slice(chosen))
@@ -92,12 +102,13 @@ class RowCursor:
         return n
 
 
-def _side(batch: RowBatch, first: int) -> Side:
+def _side(batch: RowBatch, first: int, row_groups: RowGroups | None) -> Side:
     """Return a batch as rows of an input; ``first`` is the number of its first row."""
     scores, chunk = batch.scores, batch.chunk
     rows, places = np.arange(len(batch.matrix)), None
     if isinstance(chunk, TokenChunk):
         rows, places = chunk.tokens.places()
+    clusters, groups = (None, None) if row_groups is None else row_groups.of(batch)
     return Side(
         numbers=first + rows,
         places=places,
@@ -108,6 +119,10 @@ def _side(batch: RowBatch, first: int) -> Side:
         targets=batch.labels.targets,
         nll=scores.nll,
         hits=scores.hits,
+        maxima=scores.rows.maxima,
+        rests=scores.rows.rests,
+        clusters=clusters,
+        groups=groups,
     )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import number_values, valid_rows
 from batchmax.errors import DataError, UsageError
+from batchmax.evaluation.comparison.change_sums import RowGroups
 from batchmax.evaluation.comparison.join_keys import KEY_SHARE, Keys, partners, read_keys
 from batchmax.evaluation.comparison.options_of_b import WITH_FORM_FOR_B, named_for_b
 from batchmax.evaluation.comparison.row_cursor import Order, RowCursor, Side, by_key, by_number
@@ -47,6 +48,8 @@ class RowPairs:
         The column whose values pair rows; None pairs by position.
     progress
         Progress callbacks, called for a.
+    row_groups
+        The columns of clusters and groups of a, or None.
 
     Attributes
     ----------
@@ -56,7 +59,10 @@ class RowPairs:
         Warnings about the first rows of each input.
     """
 
-    def __init__(self, a: Source, b: Source, key: str | None, progress: Progress) -> None:
+    def __init__(
+        self, a: Source, b: Source, key: str | None, progress: Progress, row_groups: RowGroups | None = None
+    ) -> None:
+        self._row_groups = row_groups
         self.only_a = self.only_b = 0
         self.warnings: tuple[list[str], list[str]] = [], []
         self._sources = (a, b)
@@ -208,7 +214,8 @@ class RowPairs:
         # Both inputs are read at the same time, each by one thread.
         batches = row_batches(source, progress, self.warnings[side], readers=1)
         with closing(batches if side == 0 else _of_b(batches)) as rows:
-            yield RowCursor(rows, order, source.job.options.threads or usable_cores())
+            groups = self._row_groups if side == 0 else None
+            yield RowCursor(rows, order, source.job.options.threads or usable_cores(), groups)
 
 
 def _extended(whole: Array | None, array: Array) -> Array:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.sequences import Tokens
+from batchmax.evaluation.comparison.change_sums import RowGroups
 from batchmax.evaluation.comparison.row_cursor import Order, Side
 from batchmax.evaluation.comparison.row_pairing import RowPairs
 from batchmax.jobs.row_batch import RowBatch
@@ -48,8 +49,10 @@ class TokenPairs(RowPairs):
 
     sequences: SequencePairs | None = None
 
-    def __init__(self, a: Source, b: Source, key: str | None, progress: Progress) -> None:
-        super().__init__(a, b, key, progress)
+    def __init__(
+        self, a: Source, b: Source, key: str | None, progress: Progress, row_groups: RowGroups | None = None
+    ) -> None:
+        super().__init__(a, b, key, progress, row_groups)
         self._tallies = tuple(_SequenceStatuses(shift=source.job.options.shift) for source in (a, b))
 
     def _by_place(self) -> Iterator[tuple[Side, Side]]:
