@@ -42,6 +42,17 @@ def check_level(level: float) -> None:
         raise UsageError(f"{level} is out of range", where="--confidence-level", remedy=remedy)
 
 
+def few_clusters(n: int, *, of_sequences: bool = False) -> list[str]:
+    """Return a warning that there are few clusters, or sequences, or no warning."""
+    if n >= FEW_CLUSTERS:
+        return []
+    few = quantity(n, "sequence has" if of_sequences else "cluster has", "sequences have" if of_sequences else "clusters have")
+    what = "a loss" if of_sequences else "rows with a loss"
+    if n < FEWEST_GROUPS:
+        return [f"only {few} {what}; intervals need {FEWEST_GROUPS}"]
+    return [f"only {few} {what}; with fewer than {FEW_CLUSTERS}, intervals may be too short"]
+
+
 class IntervalSums:
     """The sums of groups of the rows of an evaluation.
 
@@ -105,13 +116,8 @@ class IntervalSums:
 
     def warning(self) -> str:
         """Return a warning that there are few clusters, or an empty string."""
-        n = self.jackknife.n_clusters
-        if self._cluster is None or n >= FEW_CLUSTERS:
-            return ""
-        few = quantity(n, "cluster has", "clusters have")
-        if n < FEWEST_GROUPS:
-            return f"only {few} rows with a loss; intervals need {FEWEST_GROUPS}"
-        return f"only {few} rows with a loss; with fewer than {FEW_CLUSTERS}, intervals may be too short"
+        warnings = [] if self._cluster is None else few_clusters(self.jackknife.n_clusters)
+        return next(iter(warnings), "")
 
     def notes(self) -> list[str]:
         """Return what is missing or approximate in the intervals."""

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import click
 
 from batchmax.cli import options as shared
-from batchmax.cli.command import INPUT, MODEL, ROWS, choice, is_set, make_command, option
+from batchmax.cli.command import INPUT, MODEL, RESULTS, ROWS, choice, is_set, make_command, option
 from batchmax.cli.completion import COLUMN, PATH, Names
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
@@ -16,12 +16,13 @@ from batchmax.options.input_options import InputKind
 EXAMPLE = """\
 batchmax compare old.parquet new.parquet
 batchmax compare old/ new/ --key id --fail-if 'mean_loss_change > 0.01 or right_to_wrong > 100'
+batchmax compare old.parquet new.parquet --by hospital --cluster patient
 batchmax compare logits.parquet other.parquet --logits z --logits-b probabilities --input-b probs
 """
 
 COMMON = (
     *("--logits", "--label", "--classes", "--temperature", "--calibration", "--worst"),
-    *("--key", "--on-bad-row", "--fail-if"),
+    *("--key", "--by", "--on-bad-row", "--fail-if"),
 )
 
 
@@ -49,9 +50,33 @@ COMMON = (
 @choice("--input-b", "KIND", get_args(InputKind), MODEL, "Content of the logits column in B", default_text="as --input")
 @option("--label-b", INPUT, "Column of labels in B.", type=Names(1), default_text="as --label")
 @option("--key", ROWS, "Column that pairs rows.", type=COLUMN, default_text="their position")
+@shared.positive
+@option(
+    "--cluster",
+    INPUT,
+    "Column of clusters in A, for intervals.",
+    type=COLUMN,
+    more="Rows of a cluster, such as those of one patient, depend on each other. By default, rows are independent, "
+    "and the tokens of a sequence are a cluster.",
+)
+@option(
+    "--by",
+    ROWS,
+    "Column of A, such as hospital: show the changes of each of its values.",
+    type=COLUMN,
+    more="Their p-values are adjusted by Holm's method.",
+)
 @shared.limit
 @shared.scale
 @shared.worst("Number of most changed rows to show.", 10)
+@option(
+    "--confidence-level",
+    RESULTS,
+    "Confidence level of the intervals of changes.",
+    type=float,
+    more="With 0, there are none.",
+    default=0.95,
+)
 @shared.on_bad_row
 @shared.fail_if("Condition for exit code 4, such as 'mean_loss_change > 0.01'.", "Names are those of --json.")
 @shared.resources
@@ -59,9 +84,10 @@ COMMON = (
 def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
     """Compare the predictions of two models on the same rows.
 
-    A and B are logits or scored files. Shows the change of the mean loss with its confidence
-    interval, the predictions that became right or wrong, the KL divergence, and the rows that
-    changed most. If only one has labels, they are used for both.
+    A and B are logits or scored files. Shows the change of the loss, accuracy, F1 and other metrics
+    with confidence intervals and p-values, overall and by group; the predictions that became right
+    or wrong, the KL divergence, and the rows that changed most. If only one has labels, they are
+    used for both.
     """
     from batchmax.cli.render import comparison as comparison_table
     from batchmax.evaluation.comparison import compare

@@ -37,15 +37,10 @@ class RowGroups:
     ----------
     cluster, by
         The columns, or None.
-
-    Attributes
-    ----------
-    values
-        The values of ``by`` in the order of their first row, as Python objects.
     """
 
     def __init__(self, cluster: str | None, by: str | None) -> None:
-        self._cluster, self._by = cluster, by
+        self.cluster, self.by = cluster, by
         self._numbers: dict[Any, int] = {}
 
     @property
@@ -55,8 +50,8 @@ class RowGroups:
 
     def of(self, batch: RowBatch) -> tuple[Array | None, Array | None]:
         """Return the hashes and the numbers of the rows or tokens of a batch, (n,); None without a column."""
-        hashes = None if self._cluster is None else hash_values(self._column(batch, self._cluster))
-        numbers = None if self._by is None else self._numbered(self._column(batch, self._by))
+        hashes = None if self.cluster is None else hash_values(self._column(batch, self.cluster))
+        numbers = None if self.by is None else self._numbered(self._column(batch, self.by))
         if isinstance(batch.chunk, TokenChunk):
             rows = batch.chunk.tokens.places()[0]
             hashes, numbers = (None if one is None else one[rows] for one in (hashes, numbers))

@@ -71,7 +71,7 @@ def changes_of(sums: ChangeSums, positive: int | None, level: float) -> dict[str
         if left_out and a is not None and b is not None:
             differences = left_out[1][name] - left_out[0][name]
             error = float(standard_errors(differences[:, np.newaxis])[0])
-            found[name] |= _tested(b - a, error, effective_degrees(differences), level, max(abs(a), abs(b)))
+            found[name] |= _tested(b - a, error, float(effective_degrees(differences)), level, max(abs(a), abs(b)))
     return found
 
 
@@ -128,7 +128,7 @@ def _tested(change: float, error: float, degrees: float, level: float, size: flo
         return {"lower": 0.0, "upper": 0.0, "p_value": 1.0} if abs(change) <= ROUNDING * size else {}
     half = t_quantile(0.5 + 0.5 * level, degrees) * error
     p = 2.0 * t_tail(abs(change) / error, degrees)
-    return {"lower": change - half, "upper": change + half, "p_value": min(p, 1.0), "mde": POWER_FACTOR * error}
+    return {"lower": change - half, "upper": change + half, "p_value": min(float(p), 1.0), "mde": POWER_FACTOR * error}
 
 
 def _of_pairs(name: str, a: float | None, b: float | None, sums: ChangeSums, level: float) -> Change:

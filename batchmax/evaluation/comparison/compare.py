@@ -14,16 +14,20 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__
-from batchmax.columns.arrow import type_text
+from batchmax.columns.arrow import column_types, type_text
 from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.job import check_token_figures
 from batchmax.errors import DataError, UsageError
+from batchmax.evaluation.cluster_keys import check_cluster
+from batchmax.evaluation.comparison.change_sums import PairSums, RowGroups, check_by
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
 from batchmax.evaluation.comparison.options_of_b import for_b, named_for_b
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.result import OF_TOKENS, Comparison, gate_of
 from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
 from batchmax.evaluation.comparison.token_pairing import SequencePairs, TokenPairs
+from batchmax.evaluation.interval_sums import check_level
+from batchmax.evaluation.metrics import positive_class
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.threads import use_threads
@@ -52,6 +56,10 @@ def compare(
     logits_b: str | None = None,
     input_b: InputKind | None = None,
     label_b: str | None = None,
+    positive: str | None = None,
+    confidence_level: float = 0.95,
+    cluster: str | None = None,
+    by: str | None = None,
     worst: int = 10,
     fail_if: str | None = None,
     progress: Progress | None = None,
@@ -75,6 +83,16 @@ def compare(
     logits_b, input_b, label_b
         Columns of b, and what its logits column holds, if they differ from a's. None means the same as for a, except
         that ``logits_b`` without ``input_b`` doesn't take over what a's column holds.
+    positive
+        The positive class of two, by name, or number if classes have no names. None: the second.
+    confidence_level
+        Confidence level of the intervals of ``changes``; 0 for no ``changes``.
+    cluster
+        Column of a with clusters of rows that depend on each other, such as rows of one patient; null is a cluster too.
+        By default, rows are independent, and each sequence is a cluster of tokens.
+    by
+        Column of a to group rows by: ``groups`` then has the changes of each value, with p-values adjusted by Holm's
+        method over the groups.
     worst
         Number of rows with the largest change to return.
     fail_if
@@ -95,8 +113,9 @@ def compare(
 
     Notes
     -----
-    The interval is mean ± 1.96 s / sqrt(n) over the n differences. Flips are tested with McNemar's test, which is exact
-    for up to 10,000 flips. The KL divergence is computed in float64 from the logits.
+    Mean losses, accuracies and Brier scores of independent rows are compared by a paired t-test; the p-value of accuracy
+    is that of McNemar's test, which is exact for up to 10,000 flips. All other changes have intervals by the
+    delete-a-group jackknife, with Student's t distribution. The KL divergence is computed in float64 from the logits.
 
     Examples
     --------
@@ -121,7 +140,8 @@ def compare(
     check_type("worst", worst, int)
     check_at_least("--worst", worst, 0)
     check_type("labels_from", labels_from, WhoseLabels | None)
-    of_a = _open(a, _with_labels(options, labels_from, "a"), key)
+    check_level(confidence_level)
+    of_a = _open(a, _with_labels(options, labels_from, "a"), key, {"--cluster": cluster, "--by": by})
     given_b = {"logits": logits_b, "input": input_b, "label": label_b}
     own: dict[str, Any] = {name: value for name, value in given_b.items() if value is not None}
     if logits_b is not None and input_b is None:
@@ -135,11 +155,13 @@ def compare(
     _check_agreement(of_a, of_b, key)
     if gate is not None:
         check_token_figures(gate, of_a.job.options, of_a.job.nesting, OF_TOKENS)
-    metrics = PairMetrics(of_a.job, of_b.job, worst)
+    row_groups = RowGroups(cluster, by)
+    changes = _change_sums(of_a, of_b, positive, confidence_level, row_groups)
+    metrics = PairMetrics(of_a.job, of_b.job, worst, changes)
     progress = progress or Progress()
     for name, source in zip("ab", sources, strict=True):
         report_source(source, progress, name)
-    pairs = (RowPairs if of_a.job.nesting is None else TokenPairs)(of_a, of_b, key, progress)
+    pairs = (RowPairs if of_a.job.nesting is None else TokenPairs)(of_a, of_b, key, progress, row_groups)
     with use_threads(options):
         for rows_of_a, rows_of_b in pairs:
             metrics.add(rows_of_a, rows_of_b)
@@ -157,6 +179,8 @@ def compare(
         bytes_read=(of_a.size or 0) + (of_b.size or 0),
         version=__version__,
     )
+    if changes is not None:
+        result.add_changes(changes, confidence_level)
     result.count(metrics)
     if isinstance(pairs, TokenPairs) and pairs.sequences is not None:
         result.count_sequences(pairs.sequences)
@@ -179,14 +203,52 @@ def _with_labels(options: InputOptions, labels_from: WhoseLabels | None, name: s
     return options if labels_from in {None, name} else replace(options, label="none")
 
 
-def _open(src: Any, options: InputOptions, key: str | None) -> Source:
+def _open(
+    src: Any, options: InputOptions, key: str | None, columns: dict[str, str | None] | None = None
+) -> Source:
+    """Open an input with its key, and with the columns that these options name."""
     if key is not None and hasattr(src, "__arrow_c_stream__"):
         raise UsageError(
             "keys are read before the rows, and a stream can be read only once",
             where="--key",
             remedy="write it into a file first, or pair rows by position",
         )
-    return open_rows(src, options, ("pred", "status"), {} if key is None else {key: "--key"})
+    named = {} if key is None else {key: "--key"}
+    for option, name in (columns or {}).items():
+        if name is not None:
+            named.setdefault(name, option)
+    source = open_rows(src, options, ("pred", "status"), named)
+    types = column_types(source.schema)
+    for option, name in (columns or {}).items():
+        if name is not None:
+            refuse_as_class(source.job.logits, option, [name])
+            (check_cluster if option == "--cluster" else check_by)(name, types[name])
+    return source
+
+
+def _change_sums(a: Source, b: Source, positive: str | None, level: float, groups: RowGroups) -> PairSums | None:
+    """Return the sums for changes of metrics; None if there are no labels, or no intervals.
+
+    Raises
+    ------
+    UsageError
+        An option is given that has no effect then.
+    """
+    given = {"--cluster": groups.cluster, "--by": groups.by, "--positive": positive}
+    option = next((option for option, name in given.items() if name is not None), None)
+    if a.job.label is None and b.job.label is None:
+        if option is not None:
+            raise UsageError("metrics need labels", where=option, remedy="name the column of labels: --label NAME")
+        return None
+    if not level:
+        if option is not None:
+            what = "no changes of metrics are computed: --confidence-level 0"
+            raise UsageError(what, where=option, remedy="leave one of the two out")
+        return None
+    nested, memory = a.job.nesting is not None, a.job.options.memory_limit
+    has_clusters = nested or groups.cluster is not None
+    at = positive_class(a.job, positive)
+    return PairSums(a.job.n_classes, at, has_clusters=has_clusters, groups=groups, memory=memory)
 
 
 def _check_agreement(a: Source, b: Source, key: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of pairs of rows: losses and their differences, flips, KL divergence, and the rows with the largest change.
+"""Metrics of pairs of rows: losses, flips, KL divergence, and the rows with the largest change.
 
 Arrays in, sums out. Knows jobs and matrices; doesn't know files or how rows were paired.
 """
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from batchmax.columns.job import Job
 from batchmax.columns.labels import IGNORED_INDEX
 from batchmax.evaluation.comparison.change_sums import PairSums
-from batchmax.evaluation.comparison.paired_tests import Differences
 from batchmax.evaluation.comparison.row_cursor import Side
 from batchmax.evaluation.metrics import RowMetrics
 from batchmax.evaluation.top_rows import TopRows
@@ -66,8 +65,6 @@ class PairMetrics:
         For a and b: the number of correct predictions, and the sums of losses as made by ``sum_counted``.
     right_to_wrong, wrong_to_right
         Number of predictions that are correct in a alone, and in b alone.
-    differences
-        The loss of b minus the loss of a, over pairs where both are finite.
     divergence
         Sums of the KL divergence KL(a || b).
     different_labels, first_difference
@@ -83,7 +80,6 @@ class PairMetrics:
         self.first_difference: tuple[int, int, int | None] | None = None
         self.hits = [0, 0]
         self.losses = (np.zeros(3), np.zeros(3))
-        self.differences = Differences()
         self.divergence = np.zeros(3)
         self.has_labels = bool(labels)
         self.of_tokens = a.nesting is not None
@@ -117,8 +113,6 @@ class PairMetrics:
         loss_b, hits_b = _losses_of(b, a, self._betas[1])
         for loss, sums in zip((loss_a, loss_b), self.losses, strict=True):
             sum_counted(loss, counted, sums)
-        finite = counted & np.isfinite(loss_a) & np.isfinite(loss_b)
-        self.differences.add(loss_a[finite], loss_b[finite])
         if hits_a is not None and hits_b is not None:
             self._count_hits(hits_a & counted, hits_b & counted)
         if self._changes is not None:

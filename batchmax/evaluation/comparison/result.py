@@ -13,18 +13,19 @@ from typing import Any, Literal
 import numpy as np
 
 from batchmax.errors import GateError
+from batchmax.evaluation.comparison.change_sums import PairSums
+from batchmax.evaluation.comparison.changes import CHANGED, FIELDS, adjust, changes_of, nested
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.paired_tests import mcnemar
 from batchmax.evaluation.comparison.token_pairing import SequencePairs
+from batchmax.evaluation.interval_sums import FEW_CLUSTERS, few_clusters
+from batchmax.evaluation.intervals import FEWEST_GROUPS
 from batchmax.options.gates import NO_LABELS, Figure, Gate, figure, infinite_losses
 from batchmax.results import CommandResult
 from batchmax.runtime.text import quantity
 
 OF_TOKENS = ("tokens_only_a", "tokens_only_b")
 """Metrics that exist only for sequences."""
-
-INTERVAL = "95 %, normal approximation, paired"
-"""How ``mean_loss_change_low`` and ``mean_loss_change_high`` are computed."""
 
 
 @dataclass(kw_only=True)
@@ -48,12 +49,25 @@ class Comparison(CommandResult):
     mean_loss_a, mean_loss_b, mean_loss_change
         Plain cross-entropy in nats; the change is b minus a.
     mean_loss_change_low, mean_loss_change_high, interval
-        The bounds of the 95 % confidence interval of the change, and how they are computed.
+        The bounds of the confidence interval of the change, as in ``changes``, and how they are computed.
     infinite_losses_a, infinite_losses_b
         Number of losses of +inf. If there is one, the mean is None.
     accuracy_a, accuracy_b, right_to_wrong, wrong_to_right, mcnemar_p, mcnemar_method
         Accuracy of both, how many correct predictions became wrong and vice versa, and the p-value of the hypothesis
         that both changes are equally likely, with its method.
+    confidence_level, n_clusters
+        The confidence level of ``changes``, None without them, and the number of clusters or sequences that have pairs
+        with a loss, None if rows are independent.
+    changes
+        By metric, as named by :func:`batchmax.evaluate`, a dictionary: ``a`` and ``b``, the metric over the pairs with
+        a loss; ``change``, b minus a, with the bounds ``lower`` and ``upper`` of its interval; ``p_value`` of the
+        hypothesis that there is no change; ``p_adjusted``, only in ``groups``; ``mde``, the smallest change that 80 %
+        of such comparisons would detect at 5 %, 2.8 standard errors. ``macro``, ``micro`` and ``weighted`` have a
+        dictionary of metrics each.
+    by, groups
+        The column that groups pairs, and for each of its values, the largest group first: the value ``by``, the number
+        ``n_rows`` of pairs with a loss, ``n_clusters``, and ``changes``, where ``p_adjusted`` is the p-value adjusted
+        by Holm's method over the groups.
     agreement
         Share of pairs with the same prediction.
     mean_kl, infinite_kl
@@ -95,7 +109,7 @@ class Comparison(CommandResult):
     mean_loss_change: float | None = None
     mean_loss_change_low: float | None = None
     mean_loss_change_high: float | None = None
-    interval: str = INTERVAL
+    interval: str | None = None
     infinite_losses_a: int | None = None
     infinite_losses_b: int | None = None
     accuracy_a: float | None = None
@@ -104,6 +118,11 @@ class Comparison(CommandResult):
     wrong_to_right: int | None = None
     mcnemar_p: float | None = None
     mcnemar_method: str | None = None
+    confidence_level: float | None = None
+    n_clusters: int | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    by: str | None = None
+    groups: list[dict[str, Any]] = field(default_factory=list)
     agreement: float | None = None
     mean_kl: float | None = None
     infinite_kl: int = 0
@@ -113,6 +132,35 @@ class Comparison(CommandResult):
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     version: str = ""
+
+    def add_changes(self, sums: PairSums, level: float) -> None:
+        """Set the changes of metrics; before :meth:`count`."""
+        everything, positive, values = sums.all, sums.positive, sums.groups.values
+        has_clusters, self.confidence_level, self.by = everything.has_clusters, level, sums.groups.by
+        of_groups = [(value, one, changes_of(one, positive, level)) for value, one in zip(values, sums.of_values, strict=False)]
+        of_groups.sort(key=lambda group: -group[1].n_pairs)
+        adjust([changes for *_, changes in of_groups])
+        self.changes = nested(changes_of(everything, positive, level))
+        self.groups = [
+            {
+                "by": value,
+                "n_rows": one.n_pairs,
+                "n_clusters": one.jackknife.n_clusters if has_clusters else None,
+                "changes": nested(changes),
+            }
+            for value, one, changes in of_groups
+        ]
+        method = "jackknife of clusters" if has_clusters else "paired t-test"
+        self.interval = f"{100 * level:g} %, {method}"
+        if has_clusters:
+            self.n_clusters = everything.jackknife.n_clusters
+            self.warnings += few_clusters(self.n_clusters, of_sequences=sums.groups.cluster is None)
+            few = sum(FEWEST_GROUPS <= group["n_clusters"] < FEW_CLUSTERS for group in self.groups)
+            if few:
+                have = quantity(few, "group has", "groups have")
+                self.warnings.append(
+                    f"{have} fewer than {FEW_CLUSTERS} clusters, so that intervals and p-values may be too small"
+                )
 
     def count(self, pairs: PairMetrics) -> None:
         """Set the metrics from the sums over pairs."""
@@ -148,9 +196,13 @@ class Comparison(CommandResult):
             float(sums[0] + sums[1]) / pairs.counted if pairs.counted and not sums[2] else None for sums in pairs.losses
         ]
         self.mean_loss_a, self.mean_loss_b = means
-        if None not in means:
-            interval = pairs.differences.interval()
-            self.mean_loss_change, self.mean_loss_change_low, self.mean_loss_change_high, _ = interval
+        if means[0] is not None and means[1] is not None:
+            self.mean_loss_change = means[1] - means[0]
+        if change := self.changes.get("mean_loss"):
+            # These sums are compensated.
+            change["a"], change["b"] = means
+            self.mean_loss_change = change["change"]
+            self.mean_loss_change_low, self.mean_loss_change_high = change["lower"], change["upper"]
         for name, infinite in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b)):
             if infinite:
                 rows = infinite_losses(infinite, "token" if pairs.of_tokens else "row")
@@ -188,7 +240,11 @@ class Comparison(CommandResult):
             f"{side} has {quantity(count, 'infinite loss')}" if count else ""
             for side, count in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b))
         )
+        has_bounds = self.mean_loss_change_low is not None
+        too_few = "" if has_bounds else f"an interval needs at least {FEWEST_GROUPS} clusters"
         one_pair = "an interval needs at least two pairs" if self.n_judged < 2 else ""
+        no_labels = NO_LABELS if self.infinite_losses_a is None else ""
+        no_changes = "" if self.changes else "--confidence-level 0 computes no changes"
         no_kl = self._infinite("divergence") if self.infinite_kl else ""
         reasons = {
             ("only_a",): ("" if self.n_rows + self.only_a else "a has no rows",),
@@ -197,15 +253,32 @@ class Comparison(CommandResult):
             ("mean_loss_a",): (no_loss, infinite_a),
             ("mean_loss_b",): (no_loss, infinite_b),
             ("mean_loss_change",): (no_loss, infinite_a, infinite_b),
-            ("mean_loss_change_low", "mean_loss_change_high"): (no_loss, infinite_a, infinite_b, one_pair),
+            ("mean_loss_change_low", "mean_loss_change_high"): (
+                *(no_loss, no_changes, infinite_a, infinite_b, one_pair, too_few),
+            ),
             ("infinite_losses_a", "infinite_losses_b"): (no_loss,),
+            ("confidence_level",): (no_labels, no_changes),
+            ("n_clusters",): (no_labels, no_changes, "" if self.n_clusters is not None else "rows are independent"),
             ("accuracy_a", "accuracy_b", "right_to_wrong", "wrong_to_right", "mcnemar_p"): (no_loss, no_classes),
             ("agreement", "infinite_kl"): (not_compared,),
             ("mean_kl",): (not_compared, no_kl),
             ("bytes_read",): ("" if self.files_a and self.files_b else "the size of a stream is not known",),
         }
         by_name = {name: some for names, some in reasons.items() for name in names}
-        return {name: figure(getattr(self, name), *by_name.get(name, ())) for name in COMPARISON_NAMES}
+        found = {name: figure(getattr(self, name), *by_name.get(name, ())) for name in OWN_NAMES}
+        return found | {name: self._change(name, no_loss) for name in CHANGE_NAMES}
+
+    def _change(self, name: str, no_loss: str) -> Figure:
+        """Return a number of ``changes``, such as ``changes.macro.f1.upper``."""
+        *names, of = name.split(".")[1:]
+        found: dict[str, Any] = self.changes
+        for one in names:
+            found = found.get(one, {})
+        no_changes = "" if self.changes else "--confidence-level 0 computes no changes"
+        no_metric = "" if found else "the rows don't have this metric"
+        undefined = "it is not defined" if of in {"a", "b", "change"} else "there are too few pairs, or they are all alike"
+        value = found.get(of)
+        return figure(value, *((no_loss, no_changes, no_metric, undefined) if value is None else ()))
 
     def _infinite(self, what: str) -> str:
         have = "has" if self.infinite_kl == 1 else "have"
@@ -217,8 +290,11 @@ class Comparison(CommandResult):
         return {**vars(self), "moved": moved}
 
 
-COMPARISON_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
-"""Names that a condition can use: the numeric attributes."""
+OWN_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
+"""The numeric attributes."""
+CHANGE_NAMES = tuple(f"changes.{name}.{of}" for name in CHANGED for of in FIELDS if of != "p_adjusted")
+COMPARISON_NAMES = OWN_NAMES + CHANGE_NAMES
+"""Names that a condition can use."""
 
 
 def gate_of(condition: str) -> Gate:
