@@ -157,6 +157,10 @@ def compare(
         check_token_figures(gate, of_a.job.options, of_a.job.nesting, OF_TOKENS)
     row_groups = RowGroups(cluster, by)
     changes = _change_sums(of_a, of_b, positive, confidence_level, row_groups)
+    if changes is not None and all(one.job.label is None or one.job.label.has_class for one in sources):
+        # The kernel for changes also computes predictions.
+        for one in sources:
+            one.job = replace(one.job, options=replace(one.job.options, outputs=("status",)))
     metrics = PairMetrics(of_a.job, of_b.job, worst, changes)
     progress = progress or Progress()
     for name, source in zip("ab", sources, strict=True):

@@ -5,6 +5,7 @@ Arrays in, sums out. Knows jobs and matrices; doesn't know files or how rows wer
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,8 @@ class PairMetrics:
         self.bad += int(np.count_nonzero(~good))
         kl = self._divergence(a, b)
         sum_counted(kl, good, self.divergence)
-        self.agreed += int(np.count_nonzero((a.pred == b.pred) & good))
         if not self.has_labels:
+            self._agree(a, b, good)
             self._keep(a, b, np.where(good, kl, 0.0), None, None, kl)
             return
         counted = (a.status > LAST_WITHOUT_LOSS) & (b.status > LAST_WITHOUT_LOSS)
@@ -116,14 +117,19 @@ class PairMetrics:
         if hits_a is not None and hits_b is not None:
             self._count_hits(hits_a & counted, hits_b & counted)
         if self._changes is not None:
-            metrics = (
-                _metrics_of(side, other, beta, loss, counted)
-                for side, other, beta, loss in ((a, b, self._betas[0], loss_a), (b, a, self._betas[1], loss_b))
-            )
-            self._changes.add(*metrics, a.numbers, a.clusters, a.groups)
+            of_a = _metrics_of(a, b, self._betas[0], loss_a, counted)
+            of_b = _metrics_of(b, a, self._betas[1], loss_b, counted)
+            self._changes.add(of_a, of_b, a.numbers, a.clusters, a.groups)
+            if self.has_classes:
+                a, b = replace(a, pred=of_a.pred), replace(b, pred=of_b.pred)
+        self._agree(a, b, good)
         with np.errstate(invalid="ignore"):
             change = np.where(loss_a == loss_b, 0.0, np.abs(loss_b - loss_a))
         self._keep(a, b, np.where(counted, change, 0.0), loss_a, loss_b, kl)
+
+    def _agree(self, a: Side, b: Side, good: Array) -> None:
+        assert a.pred is not None  # noqa: S101 - computed for the input, or here for changes
+        self.agreed += int(np.count_nonzero((a.pred == b.pred) & good))
 
     def _divergence(self, a: Side, b: Side) -> Array:
         matrices = a.matrix, b.matrix

@@ -36,7 +36,7 @@ class Side:
     places: Array | None
     matrix: Array
     status: Array
-    pred: Array
+    pred: Array | None
     labels: Array | None
     targets: Array | None
     nll: Array | None
@@ -114,7 +114,7 @@ def _side(batch: RowBatch, first: int, row_groups: RowGroups | None) -> Side:
         places=places,
         matrix=batch.matrix,
         status=scores.status,
-        pred=scores.values["pred"],
+        pred=scores.values.get("pred"),
         labels=batch.labels.indices,
         targets=batch.labels.targets,
         nll=scores.nll,
