@@ -160,7 +160,7 @@ def compare(
     if changes is not None and all(one.job.label is None or one.job.label.has_class for one in sources):
         # The kernel for changes also computes predictions.
         for one in sources:
-            one.job = replace(one.job, options=replace(one.job.options, outputs=("status",)))
+            one.job = replace(one.job, outputs=("status",))
     metrics = PairMetrics(of_a.job, of_b.job, worst, changes)
     progress = progress or Progress()
     for name, source in zip("ab", sources, strict=True):
