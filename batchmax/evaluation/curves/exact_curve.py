@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from batchmax.kernels.curves import AP, OTHER_AP, PAIRS, SUMS, curve_sums, index_of_weight, split_keys, thin_curve
+from batchmax.kernels.curves import PAIRS, SUMS, curve_sums, index_of_weight, split_keys, thin_curve
 from batchmax.kernels.sorting import sort_keys
 from batchmax.runtime.spilled_array import SharedMemory, SpilledArray
 
@@ -21,6 +21,8 @@ RANGES = 64
 MOST_POINTS = 4000
 TOLERANCE = 0.001
 """Largest error of linear interpolation between the points of a curve."""
+ROUNDING = 1e-14
+"""Variances below this share of the square of what they are about are rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Areas:
         The metrics; ``other_average_precision`` is that of the other rows, if small scores come first.
     bounds
         For binned scores, by metric: the bounds of the exact value.
+    auroc_error
+        For exact scores without weights: the standard error of the AUROC for independent rows.
     """
 
     positives: float
@@ -44,6 +48,7 @@ class Areas:
     other_average_precision: float | None
     partial_auroc: float | None
     bounds: dict[str, tuple[float, float]] | None = None
+    auroc_error: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +111,7 @@ class ExactCurve:
         """Return the areas; those of the scores that were sorted."""
         keys, others, key_weights, other_weights = self._sorted()
         positives, negatives = _weight(keys, key_weights), _weight(others, other_weights)
-        pairs, ap, other_ap = _sums(keys, others, key_weights, other_weights)
+        pairs, ap, other_ap, squares, other_squares = _sums(keys, others, key_weights, other_weights)
         is_defined = positives > 0 and negatives > 0
         auroc = pairs / (positives * negatives) if is_defined else None
         return Areas(
@@ -116,6 +121,9 @@ class ExactCurve:
             ap / positives if positives else None,
             other_ap / negatives if negatives else None,
             auroc if max_fpr == 1.0 or not is_defined else None if max_fpr is None else self._partial(max_fpr),
+            auroc_error=None if auroc is None or self._weights else _error(
+                auroc, positives, negatives, squares, other_squares
+            ),
         )
 
     def points(self) -> Points:
@@ -167,6 +175,22 @@ def standardized(area: float, max_fpr: float) -> float:
     return 0.5 * (1.0 + (area - least) / (max_fpr - least))
 
 
+def _error(auroc: float, positives: float, negatives: float, squares: float, other_squares: float) -> float | None:
+    """Return the standard error of an AUROC (DeLong et al. 1988, Biometrics 44, 837-845); None for one row of a class.
+
+    The placement of a positive is the share of the negatives below it, that of a negative the share of the positives
+    above it. Their variances are computed from 1 minus the placements, which is small for a good model.
+    """
+    if min(positives, negatives) < 2:
+        return None
+    missed = 1.0 - auroc
+    variance = 0.0
+    for n, others, sum_of_squares in (positives, negatives, squares), (negatives, positives, other_squares):
+        spread = sum_of_squares / n / (others * others) - missed * missed
+        variance += spread / (n - 1.0) if spread > ROUNDING * missed * missed else 0.0
+    return math.sqrt(variance)
+
+
 def _weight(keys: Array, weights: Array) -> float:
     return float(weights.sum()) if len(weights) else float(len(keys))
 
@@ -187,7 +211,7 @@ def _sums(keys: Array, others: Array, key_weights: Array, other_weights: Array) 
             above[r, which] = math.fsum(of_ranges[r:])
     sums, losts = np.empty((RANGES, SUMS)), np.empty((RANGES, SUMS))
     curve_sums(keys, others, key_weights, other_weights, ends, other_ends, above, sums, losts)
-    return [math.fsum([*sums[:, at], *losts[:, at]]) for at in (PAIRS, AP, OTHER_AP)]
+    return [math.fsum([*sums[:, at], *losts[:, at]]) for at in range(SUMS)]
 
 
 def _scores_of(keys: Array) -> Array:
