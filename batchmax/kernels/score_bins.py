@@ -5,10 +5,8 @@ probabilities differ, and reach to infinity.
 """
 
 import numpy as np
-from numba import prange
 
 from batchmax.kernels.compiler.dispatch import kernel
-from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
 from batchmax.kernels.compiler.intrinsics import compiled
 from batchmax.kernels.exp import log
 
@@ -59,7 +57,7 @@ def _bin_of(z, n_bins):
     return half - 1 - at if z < 0.0 else half + at
 
 
-@kernel("in float64[:,:], in float64[:,:,:], out float64[:,:]")
+@kernel("in float64[:,:], in float64[:,:,:], out float64[:,:]", parallel=False)
 def areas_without_groups(total, groups, areas):
     """Fill areas with those under the curves of all rows but those of a group, scores of a bin taken as equal.
 
@@ -73,8 +71,7 @@ def areas_without_groups(total, groups, areas):
         Filled with the AUROC, the average precision, that of the others if small scores come first, and the weights
         of the positives and of the others. NaN where an area isn't defined.
     """
-    for g in prange(groups.shape[0]):
-        before = exchange_float_mode(STANDARD)
+    for g in range(groups.shape[0]):
         positives = 0.0
         others = 0.0
         for b in range(total.shape[1]):
@@ -102,7 +99,6 @@ def areas_without_groups(total, groups, areas):
         areas[g, OTHER_PRECISION] = other_precision / others if others > 0.0 else np.nan
         areas[g, POSITIVES] = positives
         areas[g, OTHERS] = others
-        exchange_float_mode(before)
 
 
 @compiled

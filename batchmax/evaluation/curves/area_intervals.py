@@ -36,6 +36,8 @@ Array = NDArray[Any]
 
 DELONG = "delong"
 MOST_BINS, FEWEST_BINS = 4096, 64
+FEW_ROWS, SMOOTHING = 50, 0.5
+"""With fewer rows of a class than this, so much of a row is added to each."""
 LARGEST_DIFFERENCE = 0.05
 """Largest difference between an area from bins and the exact one, in log-odds, for a standard error from bins."""
 
@@ -140,8 +142,9 @@ class _Curve:
         self.left_out: Array | None = None
         if counts is None or not computed.is_possible:
             return
-        groups = counts[computed.used]
-        total = np.ascontiguousarray(groups.sum(axis=0))
+        total = counts.sum(axis=0)
+        bins = np.flatnonzero(total.any(axis=0))
+        total, groups = np.ascontiguousarray(total[:, bins]), np.ascontiguousarray(counts[..., bins][computed.used])
         self.left_out, self.binned = np.empty((len(groups), N_AREAS)), np.empty((1, N_AREAS))
         areas_without_groups(total, groups, self.left_out)
         areas_without_groups(total, np.zeros((1, *total.shape)), self.binned)
@@ -153,15 +156,11 @@ class _Curve:
         if areas.auroc is None:
             return None
         smaller = min(areas.positives, areas.negatives)
-        if not computed.independent or areas.auroc_error is None:
+        if not computed.independent or areas.placement_variances is None:
             return self._jackknifed(areas.auroc, AUROC, min(self.used) if self.left_out is not None else 0)
         if areas.auroc in {0.0, 1.0}:
             return wilson_at_end(areas.auroc, smaller, computed.level)
-        if areas.auroc_error == 0.0:
-            return None
-        quantile = normal_quantile(0.5 + 0.5 * computed.level)
-        bounds = jackknife_bounds(np.array([areas.auroc]), np.array([areas.auroc_error]), quantile, "unit")
-        return listed(*bounds, DELONG)[0]
+        return delong(areas.auroc, (areas.positives, areas.negatives), areas.placement_variances, computed.level)
 
     def average_precision(self) -> Interval | None:
         """Return the interval of the average precision."""
@@ -189,6 +188,34 @@ class _Curve:
         if not is_near(float(self.binned[0, which]), value):
             return None
         return self._computed.jackknifed(np.array([value]), self.left_out[:, which], "unit")
+
+
+def delong(auroc: float, sizes: tuple[float, float], variances: tuple[float, float], level: float) -> Interval | None:
+    """Return the interval of the AUROC of independent rows (DeLong et al. 1988, Biometrics 44, 837-845).
+
+    If there are few rows of a class, half a row of each class is added, in the middle of the other class. Otherwise,
+    the variance of few rows that are all placed well is too small: of 15 positives, 90 % of intervals would contain the
+    actual AUROC instead of 95 %.
+
+    Parameters
+    ----------
+    sizes, variances
+        The number of rows, and the variance of their placements, of each of the two classes.
+    """
+    if min(sizes) < 2 or not any(variances):
+        return None
+    more = SMOOTHING if min(sizes) < FEW_ROWS else 0.0
+    center = (auroc * min(sizes) + 0.5 * more) / (min(sizes) + more)
+    squared_error = 0.0
+    for n, variance in zip(sizes, variances, strict=True):
+        squares = n * (variance + (auroc - center) ** 2) + more * (0.5 - center) ** 2
+        squared_error += squares / ((n + more) * (n + more - 1.0))
+    quantile = normal_quantile(0.5 + 0.5 * level)
+    bounds = jackknife_bounds(np.array([center]), np.array([math.sqrt(squared_error)]), quantile, "unit")
+    interval = listed(*bounds, DELONG)[0]
+    if interval is not None:
+        interval |= {"lower": min(interval["lower"], auroc), "upper": max(interval["upper"], auroc)}
+    return interval
 
 
 def _of_average(

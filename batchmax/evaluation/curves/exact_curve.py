@@ -22,7 +22,7 @@ MOST_POINTS = 4000
 TOLERANCE = 0.001
 """Largest error of linear interpolation between the points of a curve."""
 ROUNDING = 1e-14
-"""Variances below this share of the square of what they are about are rounding errors."""
+"""Variances below this share of the squared mean are rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,10 @@ class Areas:
         The metrics; ``other_average_precision`` is that of the other rows, if small scores come first.
     bounds
         For binned scores, by metric: the bounds of the exact value.
-    auroc_error
-        For exact scores without weights: the standard error of the AUROC for independent rows.
+    placement_variances
+        For exact scores without weights: the variances of the placements of the positives, and of the others. The
+        placement of a positive is the share of the others below it, that of another row the share of the positives
+        above it; ties count half.
     """
 
     positives: float
@@ -48,7 +50,7 @@ class Areas:
     other_average_precision: float | None
     partial_auroc: float | None
     bounds: dict[str, tuple[float, float]] | None = None
-    auroc_error: float | None = None
+    placement_variances: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +123,8 @@ class ExactCurve:
             ap / positives if positives else None,
             other_ap / negatives if negatives else None,
             auroc if max_fpr == 1.0 or not is_defined else None if max_fpr is None else self._partial(max_fpr),
-            auroc_error=None if auroc is None or self._weights else _error(
-                auroc, positives, negatives, squares, other_squares
+            placement_variances=None if auroc is None or self._weights else (
+                _variance(auroc, positives, negatives, squares), _variance(auroc, negatives, positives, other_squares)
             ),
         )
 
@@ -175,20 +177,11 @@ def standardized(area: float, max_fpr: float) -> float:
     return 0.5 * (1.0 + (area - least) / (max_fpr - least))
 
 
-def _error(auroc: float, positives: float, negatives: float, squares: float, other_squares: float) -> float | None:
-    """Return the standard error of an AUROC (DeLong et al. 1988, Biometrics 44, 837-845); None for one row of a class.
-
-    The placement of a positive is the share of the negatives below it, that of a negative the share of the positives
-    above it. Their variances are computed from 1 minus the placements, which is small for a good model.
-    """
-    if min(positives, negatives) < 2:
-        return None
+def _variance(auroc: float, n: float, others: float, sum_of_squares: float) -> float:
+    """Return the variance of n placements, from the sum of squares of the numbers of rows on the wrong side."""
     missed = 1.0 - auroc
-    variance = 0.0
-    for n, others, sum_of_squares in (positives, negatives, squares), (negatives, positives, other_squares):
-        spread = sum_of_squares / n / (others * others) - missed * missed
-        variance += spread / (n - 1.0) if spread > ROUNDING * missed * missed else 0.0
-    return math.sqrt(variance)
+    variance = sum_of_squares / n / (others * others) - missed * missed
+    return variance if variance > ROUNDING * missed * missed else 0.0
 
 
 def _weight(keys: Array, weights: Array) -> float:
