@@ -205,9 +205,9 @@ class _EvaluationPass:
         self._groups = [Groups(name, types[name], bins, memory, **how) for name in columns]
         self._level, self._intervals = confidence_level, None
         if confidence_level and isinstance(self._counts, MetricSums):
-            self._intervals = IntervalSums(
-                self._counts, self._positive, cluster=cluster, nested=nested, weighted=sample_weight is not None
-            )
+            kind: dict[str, Any] = {"cluster": cluster, "nested": nested, "weighted": sample_weight is not None}
+            scores = self._curves.group_sums()
+            self._intervals = IntervalSums(self._counts, self._positive, scores=scores, **kind)
         self._tally = Tally()
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
@@ -243,11 +243,12 @@ class _EvaluationPass:
             counting: list[Future[None]] = []
             for batch in row_batches(self.source, self._progress, self._warnings):
                 some = self._input.class_metrics(batch) if self._is_independent else self._input.metrics(batch)
+                scores = self._curves.scores(batch, some) if isinstance(some, RowMetrics) else None
                 for one in counting:
                     one.result()
-                counting = [counter.submit(self._count, batch, some)]
+                counting = [counter.submit(self._count, batch, some, scores)]
                 if self._intervals is not None and isinstance(some, RowMetrics):
-                    counting.append(counter.submit(self._intervals.add, batch.chunk, some))
+                    counting.append(counter.submit(self._intervals.add, batch.chunk, some, scores))
             for one in counting:
                 one.result()
         result = self._result(writes=write is not None)
@@ -255,14 +256,14 @@ class _EvaluationPass:
             raise GateError(reason, where=", ".join(result.files))
         return result
 
-    def _count(self, batch: RowBatch, some: RowMetrics | EntryMetrics) -> None:
+    def _count(self, batch: RowBatch, some: RowMetrics | EntryMetrics, scores: NDArray[Any] | None) -> None:
         chunk, status, counts = batch.chunk, batch.scores.status, self._counts
         if isinstance(some, EntryMetrics) and isinstance(counts, EntrySums):
             counts.add(some)
             self._tally.add(status)
         elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
             counts.add(some)
-            self._curves.add(batch, some)
+            self._curves.add(scores, some)
             self._count_in_groups(chunk, status, some)
 
     def _count_in_groups(self, chunk: Chunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
@@ -346,6 +347,7 @@ class _EvaluationPass:
         if result.per_class:
             for one, found in zip(result.per_class, computed.of_classes(), strict=True):
                 one["intervals"] = found
+            self._curves.add_intervals(result, intervals.scores, computed)
         result.notes += intervals.notes()
         if warning := intervals.warning():
             result.warnings.append(warning)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from batchmax.columns.arrow import column_array
 from batchmax.errors import UsageError
 from batchmax.evaluation.cluster_keys import hash_values
+from batchmax.evaluation.curves.area_intervals import ScoreGroupSums
 from batchmax.evaluation.intervals import FEWEST_GROUPS
-from batchmax.evaluation.jackknife import Hashes, Jackknife, MetricGroupSums, row_hashes
+from batchmax.evaluation.jackknife import GroupSums, Hashes, Jackknife, MetricGroupSums, row_hashes
 from batchmax.evaluation.metric_intervals import MetricIntervals, mapped
 from batchmax.evaluation.metrics import MetricSums, RowMetrics
 from batchmax.runtime.text import quantity
@@ -66,6 +67,8 @@ class IntervalSums:
         The column of clusters; None if each row, or each sequence, is independent of the others.
     nested, weighted
         Whether rows are sequences, and whether they have weights.
+    scores
+        Counts the scores of groups; None if there are no curves.
     """
 
     def __init__(
@@ -76,16 +79,21 @@ class IntervalSums:
         cluster: str | None,
         nested: bool,
         weighted: bool,
+        scores: ScoreGroupSums | None = None,
     ) -> None:
         self._counts, self._positive = counts, positive
         self._cluster, self._nested, self._weighted = cluster, nested, weighted
         self._first_row = 0
         self._has_clusters = cluster is not None or nested
         self._groups = MetricGroupSums(counts.n_classes, counts.top_k, counts.n_bins, positive)
-        self.jackknife = Jackknife([self._groups], counts_clusters=self._has_clusters)
+        self.scores = scores
+        sums: list[GroupSums] = [self._groups, *([] if scores is None else [scores])]
+        self.jackknife = Jackknife(sums, counts_clusters=self._has_clusters)
 
-    def add(self, chunk: Chunk, some: RowMetrics) -> None:
-        """Add the rows or tokens of a chunk; chunks are in the order of the input."""
+    def add(self, chunk: Chunk, some: RowMetrics, scores: Array | None) -> None:
+        """Add the rows or tokens of a chunk, with the scores that order them; chunks are in the order of the input."""
+        if self.scores is not None and scores is not None:
+            self.scores.prepare(some, scores)
         self.jackknife.add(some, self._hashes(chunk))
         self._first_row += chunk.rows_done
 
@@ -136,7 +144,7 @@ class IntervalSums:
         """Return the intervals of all rows that were added."""
         n_units = self.jackknife.n_clusters if self._has_clusters else self._counts.n_counted
         independent = not (self._has_clusters or self._weighted)
-        return MetricIntervals(self._counts, self._groups, self._positive, level, n_units, independent)
+        return MetricIntervals(self._counts, self._groups, self._positive, level, n_units, independent, self._has_clusters)
 
 
 class _Repeated:

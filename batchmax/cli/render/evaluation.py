@@ -99,7 +99,7 @@ def _areas(result: Any) -> list[tuple[str, str]]:
         bounds = result.bounds.get(name)
         more = "" if bounds is None else f"  ({number(bounds['lower'])} to {number(bounds['upper'])})"
         if value is not None or "partial" not in name:
-            shown.append((text, f"{number(value)}{more}"))
+            shown.append((text, f"{_with_interval(result, value, *name.split('.'))}{more}"))
     return shown
 
 
