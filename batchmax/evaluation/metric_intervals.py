@@ -158,7 +158,7 @@ class MetricIntervals:
             return [None] * len(part)
         parts, ofs = parts[self.used], ofs[self.used]
         values, used = quotient(part, of), np.count_nonzero(ofs, axis=0)
-        errors = standard_errors(quotient(_without(part, parts), _without(of, ofs)))
+        errors = standard_errors(quotient(without(part, parts), without(of, ofs)))
         # Losses are skewed, and a loss of few groups has few degrees of freedom.
         degrees = {int(n): max(1, n - 1) if scale == LOSS_SCALE else self._degrees for n in np.unique(used)}
         t = np.array([self._t(degrees[n]) for n in used.tolist()])
@@ -194,7 +194,7 @@ class MetricIntervals:
         sums, _, _, bins = self._totals
         used = self.used
         values = group_metrics(sums[np.newaxis])
-        left_out = group_metrics(_without(sums, self.groups.sums[used]))
+        left_out = group_metrics(without(sums, self.groups.sums[used]))
         loss = self.jackknifed(values["mean_loss"], left_out["mean_loss"], LOSS_SCALE, is_skewed=True)
         # Over several classes, the Brier score is between 0 and 2.
         most = 2.0 if self.positive is None else 1.0
@@ -206,7 +206,7 @@ class MetricIntervals:
         }
         if np.isfinite(sums[HITS]):
             ece = calibration_errors(bins[np.newaxis])["ece"]
-            eces = calibration_errors(_without(bins, self.groups.bins[used][..., :3]))["ece"]
+            eces = calibration_errors(without(bins, self.groups.bins[used][..., :3]))["ece"]
             found["ece"] = self._ece(self.jackknifed(ece, eces, "plain"))
         return found
 
@@ -237,7 +237,7 @@ class MetricIntervals:
         if not groups.shape[1]:
             return {}
         losses = group_metrics(sums[np.newaxis])["mean_loss"]
-        left_losses = group_metrics(_without(sums, self.groups.sums[self.used]))["mean_loss"]
+        left_losses = group_metrics(without(sums, self.groups.sums[self.used]))["mean_loss"]
         totals = self._totals[2]
         values = class_values(totals[np.newaxis], losses, self.positive)
         left_out = self._left_out(totals, groups, left_losses)
@@ -264,7 +264,7 @@ class MetricIntervals:
         losses = np.concatenate([losses, np.full(len(groups) - len(losses), np.nan)])
         some = max(1, BLOCK // groups.shape[1])
         blocks = [
-            class_values(_without(totals, groups[at : at + some]), losses[at : at + some], self.positive)
+            class_values(without(totals, groups[at : at + some]), losses[at : at + some], self.positive)
             for at in range(0, len(groups), some)
         ]
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
@@ -299,7 +299,7 @@ def _one_of_each() -> Array:
     return sums
 
 
-def _without(total: Array, parts: Array) -> Array:
+def without(total: Array, parts: Array) -> Array:
     """Return a total without each of its parts; 0 where only rounding errors are left."""
     with np.errstate(invalid="ignore"):
         left = total - parts

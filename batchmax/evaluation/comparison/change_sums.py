@@ -10,75 +10,28 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.arrow import column_array, plain_array, plain_type
-from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.cluster_keys import hash_numbers, hash_values
+from batchmax.errors import DataError
+from batchmax.evaluation.cluster_keys import hash_numbers
 from batchmax.evaluation.comparison.paired_tests import Differences
+from batchmax.evaluation.comparison.row_cursor import Side
+from batchmax.evaluation.comparison.row_groups import RowGroups
+from batchmax.evaluation.curves.exact_curve import ExactCurve
 from batchmax.evaluation.jackknife import Jackknife, MetricGroupSums
 from batchmax.evaluation.metrics import RowMetrics
-from batchmax.jobs.row_batch import RowBatch
-from batchmax.sources.token_chunks import TokenChunk
+from batchmax.kernels.jackknife_sums import GROUPS
+from batchmax.kernels.score_bins import count_group_bins
+from batchmax.runtime.spilled_array import SharedMemory
 
 Array = NDArray[Any]
 
 N_BINS = 15
 """Confidence bins of the calibration error."""
+BINS, BINS_OF_GROUP = 4096, 512
+"""Bins of scores, of all pairs and of those of a value of a column."""
 SMALLER = 4
 """The sums of all values of a column may take 1 / SMALLER of the memory limit."""
-
-
-class RowGroups:
-    """The hash of each row's cluster, and the number of each row's value of a column; of tokens, those of their rows.
-
-    Parameters
-    ----------
-    cluster, by
-        The columns, or None.
-    """
-
-    def __init__(self, cluster: str | None, by: str | None) -> None:
-        self.cluster, self.by = cluster, by
-        self._numbers: dict[Any, int] = {}
-
-    @property
-    def values(self) -> list[Any]:
-        """The values of ``by``, in the order of their numbers."""
-        return list(self._numbers)
-
-    def of(self, batch: RowBatch) -> tuple[Array | None, Array | None]:
-        """Return the hashes and the numbers of the rows or tokens of a batch, (n,); None without a column."""
-        hashes = None if self.cluster is None else hash_values(self._column(batch, self.cluster))
-        numbers = None if self.by is None else self._numbered(self._column(batch, self.by))
-        if isinstance(batch.chunk, TokenChunk):
-            rows = batch.chunk.tokens.places()[0]
-            hashes, numbers = (None if one is None else one[rows] for one in (hashes, numbers))
-        return hashes, numbers
-
-    def _column(self, batch: RowBatch, name: str) -> pa.Array:
-        chunk = batch.chunk
-        return column_array(chunk.tokens.rows, name) if isinstance(chunk, TokenChunk) else chunk.values(name)
-
-    def _numbered(self, column: pa.Array) -> Array:
-        coded = plain_array(column).dictionary_encode(null_encoding="encode")
-        values = coded.dictionary.to_pylist()
-        numbers = [self._numbers.setdefault(_readable(value), len(self._numbers)) for value in values]
-        return np.array(numbers, np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
-
-
-def check_by(name: str, kind: pa.DataType) -> None:
-    """Check that a column of a type can group rows.
-
-    Raises
-    ------
-    UsageError
-        The type is nested or an interval.
-    """
-    plain = plain_type(kind)
-    if pa.types.is_nested(plain) or pa.types.is_interval(plain):
-        raise UsageError(f"column {name!r} has type {kind}", where="--by", remedy="name a column of single values")
 
 
 class _OfB:
@@ -97,6 +50,43 @@ class _OfB:
         self._sums.add(self.some, rows, groups)
 
 
+class ScoreSums:
+    """The scores of one input: counts in bins by group, and all of them in an exact curve.
+
+    Parameters
+    ----------
+    positive
+        The positive class of two.
+    n_bins
+        The number of bins.
+    memory
+        The memory for scores; they move to temporary files if they don't fit.
+    """
+
+    def __init__(self, positive: int, n_bins: int, memory: SharedMemory) -> None:
+        self._positive = positive
+        self.counts = np.zeros((GROUPS, 2, n_bins))
+        self.curve = ExactCurve(np.float64, memory, is_weighted=False)
+        self._scores = np.zeros(0)
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The counts."""
+        return (self.counts,)
+
+    def prepare(self, some: RowMetrics, matrix: Array) -> None:
+        """Add the log-odds of rows to the curve, and keep them for the rows that are added to groups next."""
+        z, other = matrix[:, self._positive], matrix[:, 1 - self._positive]
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._scores = np.subtract(z, other, dtype=np.float64)
+        self.curve.add(self._scores, some.labels, some.counted, self._positive, np.zeros(0))
+
+    def add(self, some: RowMetrics, rows: slice, groups: Array) -> None:
+        """Add some of the rows."""
+        labels, counted = some.labels[rows], some.counted[rows]
+        count_group_bins(self._scores[rows], False, labels, counted, self._positive, np.zeros(0), groups, self.counts)  # noqa: FBT003 - a kernel
+
+
 class ChangeSums:
     """The sums of some pairs.
 
@@ -104,6 +94,8 @@ class ChangeSums:
     ----------
     n_classes, positive
         As for :class:`batchmax.evaluation.jackknife.MetricGroupSums`.
+    score_bins, memory
+        As for :class:`ScoreSums`; without bins, no scores are kept.
     has_clusters
         Whether rows of a cluster depend on each other; tokens of a sequence do.
 
@@ -111,6 +103,8 @@ class ChangeSums:
     ----------
     a, b
         The sums of groups of pairs in both inputs.
+    scores
+        The scores of both inputs, or nothing.
     jackknife
         Assigns pairs to groups.
     losses, briers
@@ -120,22 +114,29 @@ class ChangeSums:
         The number of predictions that are correct in b alone, and in a alone.
     """
 
-    def __init__(self, n_classes: int, positive: int | None, *, has_clusters: bool) -> None:
+    def __init__(
+        self, n_classes: int, positive: int | None, score_bins: int, memory: SharedMemory, *, has_clusters: bool
+    ) -> None:
         self.a, self.b = (MetricGroupSums(n_classes, (), N_BINS, positive) for _ in "ab")
         self._of_b = _OfB(self.b)
         self.has_clusters = has_clusters
-        self.jackknife = Jackknife([self.a, self._of_b], counts_clusters=has_clusters)
+        self.scores: list[ScoreSums] = []
+        if positive is not None and score_bins:
+            self.scores = [ScoreSums(positive, score_bins, memory) for _ in "ab"]
+        self.jackknife = Jackknife([self.a, self._of_b, *self.scores], counts_clusters=has_clusters)
         self.losses, self.briers = Differences(), Differences()
         self.n_pairs = self.wrong_to_right = self.right_to_wrong = 0
 
     @property
     def n_bytes(self) -> int:
         """The memory of the sums."""
-        return sum(array.nbytes for sums in (self.a, self.b) for array in sums.arrays)
+        return sum(array.nbytes for sums in (self.a, self.b, *self.scores) for array in sums.arrays)
 
-    def add(self, a: RowMetrics, b: RowMetrics, hashes: Array) -> None:
-        """Add some pairs, which have the same labels and counted rows, and whose clusters have these hashes."""
+    def add(self, a: RowMetrics, b: RowMetrics, matrices: tuple[Array, Array], hashes: Array) -> None:
+        """Add some pairs: with the same counted rows, with their logits, and the hashes of their clusters."""
         self._of_b.some = b
+        for one, some, matrix in zip(self.scores, (a, b), matrices, strict=False):
+            one.prepare(some, matrix)
         self.jackknife.add(a, lambda start, stop: hashes[start:stop])
         counted = a.counted
         self.n_pairs += int(np.count_nonzero(counted))
@@ -155,6 +156,8 @@ class PairSums:
     ----------
     n_classes, positive, has_clusters
         As for :class:`ChangeSums`.
+    has_classes
+        Whether labels are classes, and not distributions.
     groups
         The columns of clusters and groups.
     memory
@@ -162,24 +165,39 @@ class PairSums:
     """
 
     def __init__(
-        self, n_classes: int, positive: int | None, *, has_clusters: bool, groups: RowGroups, memory: int
+        self,
+        n_classes: int,
+        positive: int | None,
+        *,
+        has_clusters: bool,
+        has_classes: bool,
+        groups: RowGroups,
+        memory: int,
     ) -> None:
-        self._how: dict[str, Any] = {"n_classes": n_classes, "positive": positive, "has_clusters": has_clusters}
-        self.positive, self.groups = positive, groups
-        self.all = ChangeSums(**self._how)
+        self._how: dict[str, Any] = {
+            "n_classes": n_classes,
+            "positive": positive,
+            "has_clusters": has_clusters,
+            "memory": SharedMemory(memory // SMALLER),
+        }
+        self.positive, self.groups, self.has_classes = positive, groups, has_classes
+        self._score_bins = BINS_OF_GROUP if has_classes else 0
+        self.all = ChangeSums(score_bins=BINS if has_classes else 0, **self._how)
         self.of_values: list[ChangeSums] = []
-        self._most = max(1, memory // SMALLER // self.all.n_bytes)
+        n_bytes = 0 if groups.by is None else ChangeSums(score_bins=self._score_bins, **self._how).n_bytes
+        self._most = max(1, memory // SMALLER // max(1, n_bytes))
 
-    def add(self, a: RowMetrics, b: RowMetrics, numbers: Array, hashes: Array | None, values: Array | None) -> None:
-        """Add some pairs: ``numbers`` are row numbers in a, ``hashes`` and ``values`` are those of ``RowGroups``.
+    def add(self, a: RowMetrics, b: RowMetrics, of_a: Side, of_b: Side) -> None:
+        """Add some pairs: their metrics, and their rows.
 
         Raises
         ------
         DataError
             There are more values than fit in memory.
         """
-        hashes = hash_numbers(numbers) if hashes is None else hashes
-        self.all.add(a, b, hashes)
+        hashes = hash_numbers(of_a.numbers) if of_a.clusters is None else of_a.clusters
+        matrices, values = (of_a.matrix, of_b.matrix), of_a.groups
+        self.all.add(a, b, matrices, hashes)
         if values is None:
             return
         order = np.argsort(values, kind="stable")
@@ -193,8 +211,9 @@ class PairSums:
                         where="--by",
                         remedy="name a column with fewer values, or raise the limit: --memory-limit SIZE",
                     )
-                self.of_values.append(ChangeSums(**self._how))
-            self.of_values[value].add(_some(a, rows), _some(b, rows), hashes[rows])
+                self.of_values.append(ChangeSums(score_bins=self._score_bins, **self._how))
+            some = (matrices[0][rows], matrices[1][rows]) if self._score_bins else matrices
+            self.of_values[value].add(_some(a, rows), _some(b, rows), some, hashes[rows])
 
 
 def _some(one: RowMetrics, rows: Array) -> RowMetrics:
@@ -202,10 +221,3 @@ def _some(one: RowMetrics, rows: Array) -> RowMetrics:
     chosen = {name: None if array is None else array[rows] for name, array in vars(one.rows).items()}
     arrays = (one.labels, one.pred, one.rank, one.brier, one.weights, one.counted)
     return RowMetrics(replace(one.rows, **chosen), *(array[rows] if len(array) else array for array in arrays))
-
-
-def _readable(value: Any) -> Any:
-    """Return a value in a form that JSON can hold; NaN equals itself."""
-    if isinstance(value, float):
-        return value if value - value == 0.0 else str(value)
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

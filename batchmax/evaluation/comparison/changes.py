@@ -18,15 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax.evaluation.class_metrics import AVERAGES, OF_ALL, OF_CLASS, OF_POSITIVE, class_values
+from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_CLASS, OF_POSITIVE, class_values
 from batchmax.evaluation.comparison.change_sums import ChangeSums
 from batchmax.evaluation.comparison.paired_tests import mcnemar
+from batchmax.evaluation.curves.area_intervals import is_near
 from batchmax.evaluation.distributions import t_quantile, t_tail
 from batchmax.evaluation.intervals import FEWEST_GROUPS, effective_degrees, standard_errors
 from batchmax.evaluation.jackknife import MetricGroupSums
-from batchmax.evaluation.metric_intervals import BLOCK, ROUNDING, without
+from batchmax.evaluation.metric_intervals import BLOCK, ROUNDING
 from batchmax.evaluation.metrics import calibration_errors, group_metrics
 from batchmax.kernels.metric_sums import HITS, WEIGHT
+from batchmax.kernels.score_bins import AREAS as N_AREAS
+from batchmax.kernels.score_bins import AUROC, PRECISION, areas_without_groups
 from batchmax.scoring.tally import finite
 
 Array = NDArray[Any]
@@ -40,6 +43,7 @@ CHANGED = (
     *OF_PAIRS,
     "ece",
     *OF_POSITIVE_CHANGE,
+    *AREAS,
     *OF_ALL,
     *(f"{average}.{name}" for average in AVERAGES for name in OF_CLASS),
 )
@@ -72,6 +76,37 @@ def changes_of(sums: ChangeSums, positive: int | None, level: float) -> dict[str
             differences = left_out[1][name] - left_out[0][name]
             error = float(standard_errors(differences[:, np.newaxis])[0])
             found[name] |= _tested(b - a, error, float(effective_degrees(differences)), level, max(abs(a), abs(b)))
+    return found | _areas(sums, used if is_possible else None, level)
+
+
+def _areas(sums: ChangeSums, used: Array | None, level: float) -> dict[str, Change]:
+    """Return the changes of areas under curves, whose standard errors are those of bins of scores."""
+    if not sums.scores:
+        return {}
+    exact, binned, left_out = [], [], []
+    for one in sums.scores:
+        one.curve.sort()
+        exact.append(one.curve.areas(None))
+        one.curve.close()
+        if used is None:
+            continue
+        groups = np.ascontiguousarray(one.counts[used])
+        total = np.ascontiguousarray(groups.sum(axis=0))
+        binned.append(np.empty((1, N_AREAS)))
+        left_out.append(np.empty((len(groups), N_AREAS)))
+        areas_without_groups(total, np.zeros((1, *total.shape)), binned[-1])
+        areas_without_groups(total, groups, left_out[-1])
+    found = {}
+    for name, which in (("auroc", AUROC), ("average_precision", PRECISION)):
+        a, b = (getattr(one, name) for one in exact)
+        found[name] = _change(a, b)
+        if a is None or b is None or not left_out:
+            continue
+        if a != b and not all(is_near(float(one[0, which]), value) for one, value in zip(binned, (a, b), strict=True)):
+            continue
+        differences = left_out[1][:, which] - left_out[0][:, which]
+        error = float(standard_errors(differences[:, np.newaxis])[0])
+        found[name] |= _tested(b - a, error, float(effective_degrees(differences)), level, max(a, b))
     return found
 
 

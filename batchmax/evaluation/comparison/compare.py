@@ -19,11 +19,12 @@ from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.job import check_token_figures
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.cluster_keys import check_cluster
-from batchmax.evaluation.comparison.change_sums import PairSums, RowGroups, check_by
+from batchmax.evaluation.comparison.change_sums import PairSums
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
 from batchmax.evaluation.comparison.options_of_b import for_b, named_for_b
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.result import OF_TOKENS, Comparison, gate_of
+from batchmax.evaluation.comparison.row_groups import RowGroups, check_by
 from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
 from batchmax.evaluation.comparison.token_pairing import SequencePairs, TokenPairs
 from batchmax.evaluation.interval_sums import check_level
@@ -157,7 +158,7 @@ def compare(
         check_token_figures(gate, of_a.job.options, of_a.job.nesting, OF_TOKENS)
     row_groups = RowGroups(cluster, by)
     changes = _change_sums(of_a, of_b, positive, confidence_level, row_groups)
-    if changes is not None and all(one.job.label is None or one.job.label.has_class for one in sources):
+    if changes is not None and changes.has_classes:
         # The kernel for changes also computes predictions.
         for one in sources:
             one.job = replace(one.job, outputs=("status",))
@@ -252,7 +253,9 @@ def _change_sums(a: Source, b: Source, positive: str | None, level: float, group
     nested, memory = a.job.nesting is not None, a.job.options.memory_limit
     has_clusters = nested or groups.cluster is not None
     at = positive_class(a.job, positive)
-    return PairSums(a.job.n_classes, at, has_clusters=has_clusters, groups=groups, memory=memory)
+    has_classes = all(one.job.label is None or one.job.label.has_class for one in (a, b))
+    how: dict[str, Any] = {"has_clusters": has_clusters, "has_classes": has_classes, "groups": groups}
+    return PairSums(a.job.n_classes, at, memory=memory, **how)
 
 
 def _check_agreement(a: Source, b: Source, key: str | None) -> None:

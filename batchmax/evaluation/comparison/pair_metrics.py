@@ -119,7 +119,7 @@ class PairMetrics:
         if self._changes is not None:
             of_a = _metrics_of(a, b, self._betas[0], loss_a, counted)
             of_b = _metrics_of(b, a, self._betas[1], loss_b, counted)
-            self._changes.add(of_a, of_b, a.numbers, a.clusters, a.groups)
+            self._changes.add(of_a, of_b, a, b)
             if self.has_classes:
                 a, b = replace(a, pred=of_a.pred), replace(b, pred=of_b.pred)
         self._agree(a, b, good)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchmax.evaluation.comparison.change_sums import RowGroups
+from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.comparison.join_keys import comparable
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.kernels.compiler.dispatch import limit_threads
@@ -28,7 +28,7 @@ class Side:
     """Some rows or tokens of one input, (n,) or (n, K) each; see :class:`batchmax.jobs.row_batch.RowBatch`.
 
     ``numbers`` are row numbers over all files, ``places`` positions of tokens in their rows; ``clusters`` and
-    ``groups`` are those of :class:`batchmax.evaluation.comparison.change_sums.RowGroups`. Arrays that the input
+    ``groups`` are those of :class:`batchmax.evaluation.comparison.row_groups.RowGroups`. Arrays that the input
     doesn't have are None. The arrays may be overwritten when the next rows are read.
     """
 

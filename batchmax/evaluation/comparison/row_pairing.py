@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import number_values, valid_rows
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.comparison.change_sums import RowGroups
+from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.comparison.join_keys import KEY_SHARE, Keys, partners, read_keys
 from batchmax.evaluation.comparison.options_of_b import WITH_FORM_FOR_B, named_for_b
 from batchmax.evaluation.comparison.row_cursor import Order, RowCursor, Side, by_key, by_number
