@@ -11,11 +11,31 @@ from typing import Any
 from batchmax.cli.render import summaries, tables
 from batchmax.cli.render.formatting import ABSENT, change_of, duration, number, shortened
 from batchmax.cli.render.tables import Column
-from batchmax.evaluation.comparison.result import Comparison
+from batchmax.evaluation.comparison.result import Comparison, change_in
 from batchmax.runtime.text import printable, quantity
 
 LONGEST = 40
 """Most characters to show of a name."""
+MOST_GROUPS = 20
+"""Groups to print; the JSON contains all."""
+SHOWN = {
+    "mean_loss": "mean loss",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "specificity": "specificity",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "balanced_accuracy": "balanced accuracy",
+    "mcc": "MCC",
+    "macro.f1": "macro F1",
+}
+"""The metrics whose changes are printed; the JSON contains more."""
+SHOWN_OF_GROUPS = ("mean_loss", "accuracy", "f1", "auroc")
+LOWER_IS_BETTER = ("mean_loss",)
 
 
 def show(result: Comparison) -> None:
@@ -32,6 +52,10 @@ def show(result: Comparison) -> None:
             ("time", duration(result.seconds)),
         ]
     )
+    if result.changes:
+        _show_changes(result)
+    if result.groups:
+        _show_groups(result)
     if result.moved:
         _show_moved(result)
 
@@ -70,9 +94,7 @@ def _losses(result: Comparison) -> list[tuple[str, str]]:
     pairs = [("mean loss", _change(result.mean_loss_a, result.mean_loss_b, result.mean_loss_change))]
     if result.mean_loss_change_low is not None:
         low, high = _signed(result.mean_loss_change_low), _signed(result.mean_loss_change_high)
-        pairs.append(
-            ("  change", f"95 % interval {low} to {high}  (normal approximation, {number(result.n_judged)} pairs)")
-        )
+        pairs.append(("  change", f"interval {low} to {high}  ({result.interval}, {number(result.n_judged)} pairs)"))
     if result.infinite_losses_a or result.infinite_losses_b:
         counts = f"{number(result.infinite_losses_a)} in A, {number(result.infinite_losses_b)} in B"
         pairs.append(("infinite losses", counts))
@@ -104,6 +126,61 @@ def _change(a: float | None, b: float | None, change: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return ABSENT if value is None else f"{value:+.4g}" if value else "0"
+
+
+def _show_changes(result: Comparison) -> None:
+    found = [(text, change) for name, text in SHOWN.items() if (change := result.change(name)) is not None]
+    level = f"{100 * (result.confidence_level or 0.0):g} %"
+    tables.console().print_line(f"\nchanges, with {level} intervals", "bold")
+    columns = [Column("metric", [text for text, _ in found], "left"), *_change_columns([one for _, one in found])]
+    columns.append(Column("p", [_p(one["p_value"]) for _, one in found]))
+    columns.append(Column("detectable", [_rounded(one["mde"]) for _, one in found]))
+    tables.console().print_columns(columns)
+
+
+def _show_groups(result: Comparison) -> None:
+    """Print a table of the groups for each of some metrics, with a verdict."""
+    groups = result.groups[:MOST_GROUPS]
+    more = f", {MOST_GROUPS} largest groups of {len(result.groups):,}" if len(result.groups) > MOST_GROUPS else ""
+    alpha = 1.0 - (result.confidence_level or 0.0)
+    for name in SHOWN_OF_GROUPS:
+        changes = [found for group in groups if (found := change_in(group["changes"], name)) is not None]
+        if len(changes) != len(groups) or all(one["change"] is None for one in changes):
+            continue
+        tables.console().print_line(f"\nchange of {SHOWN[name]} by {printable(str(result.by))}{more}", "bold")
+        verdicts = [_verdict(one, alpha, is_lower_better=name in LOWER_IS_BETTER) for one in changes]
+        columns = [
+            Column("value", [printable(_cell(group["by"])) for group in groups], "left"),
+            Column("pairs", [number(group["n_rows"]) for group in groups]),
+            *_change_columns(changes),
+            Column("adjusted p", [_p(one["p_adjusted"]) for one in changes]),
+            Column("B is", verdicts, "left"),
+        ]
+        tables.console().print_columns(columns)
+
+
+def _change_columns(changes: Sequence[dict[str, Any]]) -> list[Column]:
+    names = {"a": "A", "b": "B", "change": "change", "lower": "lower", "upper": "upper"}
+    return [
+        Column(text, [_rounded(one[name]) if name in {"a", "b"} else _signed(one[name]) for one in changes])
+        for name, text in names.items()
+    ]
+
+
+def _verdict(change: dict[str, Any], alpha: float, *, is_lower_better: bool) -> str:
+    if change["p_adjusted"] is None:
+        return ABSENT
+    if change["p_adjusted"] >= alpha:
+        return "not clearly different"
+    return "better" if (change["change"] < 0) == is_lower_better else "worse"
+
+
+def _p(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.3g}"
+
+
+def _rounded(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.4g}"
 
 
 def _show_moved(result: Comparison) -> None:

@@ -25,7 +25,7 @@ from batchmax.evaluation.curves.area_intervals import is_near
 from batchmax.evaluation.distributions import t_quantile, t_tail
 from batchmax.evaluation.intervals import FEWEST_GROUPS, effective_degrees, standard_errors
 from batchmax.evaluation.jackknife import MetricGroupSums
-from batchmax.evaluation.metric_intervals import BLOCK, ROUNDING
+from batchmax.evaluation.metric_intervals import BLOCK, ROUNDING, without
 from batchmax.evaluation.metrics import calibration_errors, group_metrics
 from batchmax.kernels.metric_sums import HITS, WEIGHT
 from batchmax.kernels.score_bins import AREAS as N_AREAS

@@ -137,7 +137,11 @@ class Comparison(CommandResult):
         """Set the changes of metrics; before :meth:`count`."""
         everything, positive, values = sums.all, sums.positive, sums.groups.values
         has_clusters, self.confidence_level, self.by = everything.has_clusters, level, sums.groups.by
-        of_groups = [(value, one, changes_of(one, positive, level)) for value, one in zip(values, sums.of_values, strict=False)]
+        of_groups = [
+            (value, one, changes_of(one, positive, level))
+            for value, one in zip(values, sums.of_values, strict=False)
+            if one.n_pairs
+        ]
         of_groups.sort(key=lambda group: -group[1].n_pairs)
         adjust([changes for *_, changes in of_groups])
         self.changes = nested(changes_of(everything, positive, level))
@@ -208,6 +212,10 @@ class Comparison(CommandResult):
                 rows = infinite_losses(infinite, "token" if pairs.of_tokens else "row")
                 self.warnings.append(f"{rows} in {name}; the mean loss is not defined")
 
+    def change(self, name: str) -> dict[str, Any] | None:
+        """Return the change of a metric, such as ``macro.f1``; None if there is none."""
+        return change_in(self.changes, name)
+
     def check(self, gate: Gate) -> None:
         """Raise if a condition is true.
 
@@ -270,10 +278,8 @@ class Comparison(CommandResult):
 
     def _change(self, name: str, no_loss: str) -> Figure:
         """Return a number of ``changes``, such as ``changes.macro.f1.upper``."""
-        *names, of = name.split(".")[1:]
-        found: dict[str, Any] = self.changes
-        for one in names:
-            found = found.get(one, {})
+        metric, _, of = name.removeprefix("changes.").rpartition(".")
+        found = self.change(metric) or {}
         no_changes = "" if self.changes else "--confidence-level 0 computes no changes"
         no_metric = "" if found else "the rows don't have this metric"
         undefined = "it is not defined" if of in {"a", "b", "change"} else "there are too few pairs, or they are all alike"
@@ -288,6 +294,14 @@ class Comparison(CommandResult):
         """Return the result as a dictionary, with the names of the JSON."""
         moved = [{name: _finite(value) for name, value in row.items()} for row in self.moved]
         return {**vars(self), "moved": moved}
+
+
+def change_in(changes: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return the change of a metric, such as ``macro.f1``, of nested changes; None if there is none."""
+    found: dict[str, Any] | None = changes
+    for one in name.split("."):
+        found = (found or {}).get(one)
+    return found
 
 
 OWN_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
