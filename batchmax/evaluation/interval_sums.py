@@ -47,7 +47,9 @@ def few_clusters(n: int, *, of_sequences: bool = False) -> list[str]:
     """Return a warning that there are few clusters, or sequences, or no warning."""
     if n >= FEW_CLUSTERS:
         return []
-    few = quantity(n, "sequence has" if of_sequences else "cluster has", "sequences have" if of_sequences else "clusters have")
+    few = quantity(
+        n, "sequence has" if of_sequences else "cluster has", "sequences have" if of_sequences else "clusters have"
+    )
     what = "a loss" if of_sequences else "rows with a loss"
     if n < FEWEST_GROUPS:
         return [f"only {few} {what}; intervals need {FEWEST_GROUPS}"]
@@ -144,7 +146,9 @@ class IntervalSums:
         """Return the intervals of all rows that were added."""
         n_units = self.jackknife.n_clusters if self._has_clusters else self._counts.n_counted
         independent = not (self._has_clusters or self._weighted)
-        return MetricIntervals(self._counts, self._groups, self._positive, level, n_units, independent, self._has_clusters)
+        return MetricIntervals(
+            self._counts, self._groups, self._positive, level, n_units, independent, self._has_clusters
+        )
 
 
 class _Repeated:

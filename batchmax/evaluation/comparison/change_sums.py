@@ -1,4 +1,4 @@
-"""Accumulate what the changes of metrics need: sums of groups of pairs, for both inputs, and for each value of a column.
+"""Accumulate what changes of metrics need: sums of groups of pairs, in both inputs and for each value of a column.
 
 Pairs are assigned to groups as rows are in an evaluation, so that a group has the same rows in both inputs. Knows pairs
 of rows; doesn't know how changes are computed.
@@ -84,7 +84,7 @@ class ScoreSums:
     def add(self, some: RowMetrics, rows: slice, groups: Array) -> None:
         """Add some of the rows."""
         labels, counted = some.labels[rows], some.counted[rows]
-        count_group_bins(self._scores[rows], False, labels, counted, self._positive, np.zeros(0), groups, self.counts)  # noqa: FBT003 - a kernel
+        count_group_bins(self._scores[rows], False, labels, counted, self._positive, np.zeros(0), groups, self.counts)
 
 
 class ChangeSums:

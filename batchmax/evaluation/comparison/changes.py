@@ -177,9 +177,12 @@ def _of_pairs(name: str, a: float | None, b: float | None, sums: ChangeSums, lev
         mean = (one_way - other_way) / n
         # Differences are 1, -1 or 0.
         error = math.sqrt(max(0.0, (one_way + other_way) / n - mean * mean) / (n - 1))
-        return found | {"change": mean} | _tested(mean, error, n - 1, level, 1.0) | {
-            "p_value": mcnemar(sums.right_to_wrong, sums.wrong_to_right)[0]
-        }
+        return (
+            found
+            | {"change": mean}
+            | _tested(mean, error, n - 1, level, 1.0)
+            | {"p_value": mcnemar(sums.right_to_wrong, sums.wrong_to_right)[0]}
+        )
     mean, error = (sums.losses if name == "mean_loss" else sums.briers).mean_and_error()
     return found | {"change": mean} | _tested(mean, error, n - 1, level, max(abs(a), abs(b)))
 
@@ -194,7 +197,7 @@ def _values(sums: MetricGroupSums, used: Array, positive: int | None) -> dict[st
 
     rows = chosen(0, used)
     found = {name: value for name, value in group_metrics(rows).items() if name in OF_PAIRS}
-    if not totals[0][HITS] == totals[0][HITS] or not totals[3][:, 0].any():
+    if not np.isfinite(totals[0][HITS]) or not totals[3][:, 0].any():
         del found["accuracy"]
         return found
     found["ece"] = calibration_errors(chosen(3, used)[..., :3])["ece"]

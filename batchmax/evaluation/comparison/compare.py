@@ -114,8 +114,8 @@ def compare(
 
     Notes
     -----
-    Mean losses, accuracies and Brier scores of independent rows are compared by a paired t-test; the p-value of accuracy
-    is that of McNemar's test, which is exact for up to 10,000 flips. All other changes have intervals by the
+    Mean losses, accuracies and Brier scores of independent rows are compared by a paired t-test; the p-value of
+    accuracy is that of McNemar's test, which is exact for up to 10,000 flips. All other changes have intervals by the
     delete-a-group jackknife, with Student's t distribution. The KL divergence is computed in float64 from the logits.
 
     Examples
@@ -208,9 +208,7 @@ def _with_labels(options: InputOptions, labels_from: WhoseLabels | None, name: s
     return options if labels_from in {None, name} else replace(options, label="none")
 
 
-def _open(
-    src: Any, options: InputOptions, key: str | None, columns: dict[str, str | None] | None = None
-) -> Source:
+def _open(src: Any, options: InputOptions, key: str | None, columns: dict[str, str | None] | None = None) -> Source:
     """Open an input with its key, and with the columns that these options name."""
     if key is not None and hasattr(src, "__arrow_c_stream__"):
         raise UsageError(

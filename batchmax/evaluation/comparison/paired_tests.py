@@ -6,6 +6,7 @@ Sums are compensated, so they don't depend on how the pairs are split into batch
 from __future__ import annotations
 
 import math
+
 import numpy as np
 from numpy.typing import NDArray
 

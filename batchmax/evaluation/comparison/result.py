@@ -282,7 +282,9 @@ class Comparison(CommandResult):
         found = self.change(metric) or {}
         no_changes = "" if self.changes else "--confidence-level 0 computes no changes"
         no_metric = "" if found else "the rows don't have this metric"
-        undefined = "it is not defined" if of in {"a", "b", "change"} else "there are too few pairs, or they are all alike"
+        undefined = (
+            "it is not defined" if of in {"a", "b", "change"} else "there are too few pairs, or they are all alike"
+        )
         value = found.get(of)
         return figure(value, *((no_loss, no_changes, no_metric, undefined) if value is None else ()))
 

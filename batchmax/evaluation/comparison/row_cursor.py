@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.comparison.join_keys import comparable
+from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.kernels.compiler.dispatch import limit_threads
 from batchmax.sources.token_chunks import TokenChunk

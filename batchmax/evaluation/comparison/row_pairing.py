@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import number_values, valid_rows
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.comparison.join_keys import KEY_SHARE, Keys, partners, read_keys
 from batchmax.evaluation.comparison.options_of_b import WITH_FORM_FOR_B, named_for_b
 from batchmax.evaluation.comparison.row_cursor import Order, RowCursor, Side, by_key, by_number
+from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.row_stream import row_batches, rows_in
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.runtime.buffers import PROGRAM_BYTES

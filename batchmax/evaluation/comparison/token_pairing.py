@@ -11,8 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.sequences import Tokens
-from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.comparison.row_cursor import Order, Side
+from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.comparison.row_pairing import RowPairs
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.runtime.progress import Progress
