@@ -47,10 +47,8 @@ def few_clusters(n: int, *, of_sequences: bool = False) -> list[str]:
     """Return a warning that there are few clusters, or sequences, or no warning."""
     if n >= FEW_CLUSTERS:
         return []
-    few = quantity(
-        n, "sequence has" if of_sequences else "cluster has", "sequences have" if of_sequences else "clusters have"
-    )
-    what = "a loss" if of_sequences else "rows with a loss"
+    unit, what = ("sequence", "a loss") if of_sequences else ("cluster", "rows with a loss")
+    few = quantity(n, f"{unit} has", f"{unit}s have")
     if n < FEWEST_GROUPS:
         return [f"only {few} {what}; intervals need {FEWEST_GROUPS}"]
     return [f"only {few} {what}; with fewer than {FEW_CLUSTERS}, intervals may be too short"]

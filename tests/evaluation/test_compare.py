@@ -35,7 +35,7 @@ def test_metrics_agree_with_other_libraries(tmp_path, groups):
     first = found.moved[0]
     assert abs(first["loss_b"] - first["loss_a"]) == pytest.approx(moved[order[0]])
     assert first["label"] == a["label"][int(order[0])].as_py()
-    assert (found.interval, found.mcnemar_method) == ("95 %, normal approximation, paired", "exact")
+    assert (found.interval, found.mcnemar_method) == ("95 %, paired t-test", "exact")
 
 
 @pytest.mark.parametrize("chunk", [3000, 40])

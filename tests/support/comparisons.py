@@ -43,7 +43,7 @@ def expected(a, b):
     rows = np.arange(len(y))
     loss_a, loss_b = (-log_softmax(z, axis=1)[rows, y] for z in (za, zb))
     test = stats.ttest_rel(loss_b, loss_a)
-    half = stats.norm.ppf(0.975) * abs((loss_b - loss_a).mean() / test.statistic)
+    half = stats.t.ppf(0.975, len(y) - 1) * abs((loss_b - loss_a).mean() / test.statistic)
     right_a, right_b = za.argmax(1) == y, zb.argmax(1) == y
     flips = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
     names = list(range(za.shape[1]))

@@ -92,9 +92,6 @@ def _losses(result: Comparison) -> list[tuple[str, str]]:
     if result.infinite_losses_a is None:
         return [("losses", "none, because there are no labels")]
     pairs = [("mean loss", _change(result.mean_loss_a, result.mean_loss_b, result.mean_loss_change))]
-    if result.mean_loss_change_low is not None:
-        low, high = _signed(result.mean_loss_change_low), _signed(result.mean_loss_change_high)
-        pairs.append(("  change", f"interval {low} to {high}  ({result.interval}, {number(result.n_judged)} pairs)"))
     if result.infinite_losses_a or result.infinite_losses_b:
         counts = f"{number(result.infinite_losses_a)} in A, {number(result.infinite_losses_b)} in B"
         pairs.append(("infinite losses", counts))
