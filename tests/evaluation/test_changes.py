@@ -205,7 +205,7 @@ def test_each_sequence_is_a_cluster_of_tokens():
 
     flat = (pa.table({"logits": list(z), "label": y, "s": sequence}) for z in (a, b))
     wanted = batchmax.compare(*flat, cluster="s")
-    found = batchmax.compare(nested(a), nested(b))
+    found = batchmax.compare(nested(a), nested(b), memory_limit="2GiB")
     assert found.n_clusters == wanted.n_clusters == 40
     for name in ("mean_loss", "accuracy", "macro.f1", "ece"):
         assert found.change(name) == pytest.approx(wanted.change(name), rel=1e-9), name
