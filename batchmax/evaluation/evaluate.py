@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_array, column_types
 from batchmax.columns.job import check_token_figures
+from batchmax.columns.label_column import LABEL_SETS
 from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.class_metrics import ClassMetrics
 from batchmax.evaluation.curves.curves import MEMORY_SHARE, MEMORY_SHARE_WITH_GROUPS, CurveMethod, Curves
+from batchmax.evaluation.curves.label_curves import LabelCurves
 from batchmax.evaluation.curves.points_file import PointsFile
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.interval_sums import IntervalSums, check_level
+from batchmax.evaluation.label_intervals import LabelIntervalSums
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
 from batchmax.evaluation.metrics import (
@@ -32,14 +35,18 @@ from batchmax.evaluation.metrics import (
     top_k_values,
 )
 from batchmax.evaluation.multi_label import MULTI_LABEL_NOTE, EntryMetrics, EntrySums, check_independent
+from batchmax.evaluation.multi_label_metrics import LabelMetrics
 from batchmax.evaluation.result import EVALUATION_GATES, Evaluation
 from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
+from batchmax.jobs.stage import ONE_LABEL
+from batchmax.kernels.compiler.dispatch import limit_threads
 from batchmax.options.gates import TOKEN_FIGURES, Gate, infinite_losses
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import IfExists, resolve_options
+from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally, text_bytes
 from batchmax.scoring.tally import Tally, named_counts
@@ -189,28 +196,34 @@ class _EvaluationPass:
         job = self.source.job
         self._is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
         if self._is_independent:
-            check_independent(job, by=columns or None, top_k=top_k, cluster=cluster, positive=positive, **curves)
+            check_independent(job, top_k=top_k, positive=positive, max_fpr=curves["max_fpr"])
         self._positive = positive_class(job, positive)
         # Groups may take two thirds of the memory limit.
         share = MEMORY_SHARE_WITH_GROUPS if columns else MEMORY_SHARE
-        self._curves = Curves(job, self._positive, is_weighted=sample_weight is not None, share=share, **curves)
+        weighted = sample_weight is not None
         if self._is_independent:
-            self._counts: MetricSums | EntrySums = EntrySums(bins)
+            self._counts: MetricSums | EntrySums = EntrySums(job.n_classes, bins)
+            del curves["max_fpr"]
+            schema = self.source.schema
+            self._curves: Curves | LabelCurves = LabelCurves(job, schema, is_weighted=weighted, share=share, **curves)
         else:
+            self._curves = Curves(job, self._positive, is_weighted=weighted, share=share, **curves)
             self._counts = MetricSums(job.n_classes, top_k_values(top_k, job.n_classes), bins, self._positive)
         types = column_types(self.source.schema)
         memory = options.memory_limit // max(1, len(columns))
         nested, text = job.nesting is not None, options.bytes is not None
         how: dict[str, Any] = {"positive": self._positive, "nested": nested, "has_text": text}
         self._groups = [Groups(name, types[name], bins, memory, **how) for name in columns]
-        self._level, self._intervals = confidence_level, None
-        if confidence_level and isinstance(self._counts, MetricSums):
-            self._intervals = IntervalSums(
-                self._counts, self._positive, cluster=cluster, nested=nested, weighted=sample_weight is not None
-            )
-        self._tally = Tally()
+        self._level = confidence_level
+        self._intervals = self._interval_sums(cluster, nested=nested, weighted=weighted) if confidence_level else None
+        self._tally, self._one_label = Tally(), 0
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
+
+    def _interval_sums(self, cluster: str | None, *, nested: bool, weighted: bool) -> IntervalSums:
+        if isinstance(self._counts, EntrySums):
+            return LabelIntervalSums(self._counts, cluster=cluster, weighted=weighted)
+        return IntervalSums(self._counts, self._positive, cluster=cluster, nested=nested, weighted=weighted)
 
     @property
     def schema(self) -> pa.Schema:
@@ -239,14 +252,15 @@ class _EvaluationPass:
         if len(self._groups) == 1:
             self._groups[0].give = write
         # Sums and those of groups have a thread each, while the kernels compute the next rows. Log-odds use all cores.
-        with ThreadPoolExecutor(2, "count") as counter:
+        threads = self.source.job.options.threads or usable_cores()
+        with ThreadPoolExecutor(2, "count", limit_threads, (threads,)) as counter:
             counting: list[Future[None]] = []
             for batch in row_batches(self.source, self._progress, self._warnings):
                 some = self._input.class_metrics(batch) if self._is_independent else self._input.metrics(batch)
                 for one in counting:
                     one.result()
                 counting = [counter.submit(self._count, batch, some)]
-                if self._intervals is not None and isinstance(some, RowMetrics):
+                if self._intervals is not None:
                     counting.append(counter.submit(self._intervals.add, batch.chunk, some))
             for one in counting:
                 one.result()
@@ -259,6 +273,8 @@ class _EvaluationPass:
         chunk, status, counts = batch.chunk, batch.scores.status, self._counts
         if isinstance(some, EntryMetrics) and isinstance(counts, EntrySums):
             counts.add(some)
+            self._curves.add(some)
+            self._one_label += batch.scores.n_with_one_label
             self._tally.add(status)
         elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
             counts.add(some)
@@ -288,7 +304,7 @@ class _EvaluationPass:
     def _result(self, *, writes: bool) -> Evaluation:
         source, job, tally, counts = self.source, self.source.job, self._tally, self._counts
         result = Evaluation(
-            **counts.metrics(),
+            **(counts.metrics() if isinstance(counts, MetricSums) else counts.errors()),
             n_rows=tally.rows,
             task="multilabel" if self._is_independent else "multiclass" if self._positive is None else "binary",
             positive=None if self._positive is None else (job.classes or ("0", "1"))[self._positive],
@@ -309,8 +325,7 @@ class _EvaluationPass:
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
         result.losses = {"edges": edges, "counts": counts.losses.tolist()}
         if isinstance(counts, EntrySums):
-            result.bins = counts.reliability()
-            result.notes.append(MULTI_LABEL_NOTE)
+            self._add_labels(result, counts)
         elif job.label is not None and not job.label.has_class:
             result.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
@@ -339,6 +354,18 @@ class _EvaluationPass:
         result.warnings[:0] = source.warnings
         result.seconds = round(time.monotonic() - self._started, 3)
         return result
+
+    def _add_labels(self, result: Evaluation, counts: EntrySums) -> None:
+        """Add the metrics of multi-label rows."""
+        job, of_labels = self.source.job, LabelMetrics(counts.totals, counts.classes[0], self.source.job.classes)
+        vars(result).update(of_labels.values)
+        result.per_class, result.undefined = of_labels.of_classes, of_labels.undefined()
+        result.bins = counts.reliability()
+        result.notes.append(MULTI_LABEL_NOTE)
+        if not of_labels.has_labels:
+            result.warnings.append("some targets are neither 0 nor 1, so there are no metrics of predicted labels")
+        elif job.label is not None and job.label.kind in LABEL_SETS and self._one_label == counts.n_counted > 0:
+            result.warnings.append(ONE_LABEL)
 
     def _add_intervals(self, result: Evaluation, intervals: IntervalSums) -> None:
         computed = intervals.computed(self._level)

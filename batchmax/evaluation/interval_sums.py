@@ -55,6 +55,8 @@ class IntervalSums:
         The column of clusters; None if each row, or each sequence, is independent of the others.
     nested, weighted
         Whether rows are sequences, and whether they have weights.
+    groups
+        The sums of groups of rows; None for those of one class per row.
     """
 
     def __init__(
@@ -65,12 +67,13 @@ class IntervalSums:
         cluster: str | None,
         nested: bool,
         weighted: bool,
+        groups: MetricGroupSums | None = None,
     ) -> None:
         self._counts, self._positive = counts, positive
         self._cluster, self._nested, self._weighted = cluster, nested, weighted
         self._first_row = 0
         self._has_clusters = cluster is not None or nested
-        self._groups = MetricGroupSums(counts.n_classes, counts.top_k, counts.n_bins, positive)
+        self._groups = groups or MetricGroupSums(counts.n_classes, counts.top_k, counts.n_bins, positive)
         self.jackknife = Jackknife([self._groups], counts_clusters=self._has_clusters)
 
     def add(self, chunk: Chunk, some: RowMetrics) -> None:
@@ -126,11 +129,16 @@ class IntervalSums:
             notes.append("the number of clusters is an estimate, with an error of about 0.1%")
         return notes
 
+    @property
+    def _kind(self) -> type[MetricIntervals]:
+        """What computes the intervals."""
+        return MetricIntervals
+
     def computed(self, level: float) -> MetricIntervals:
         """Return the intervals of all rows that were added."""
         n_units = self.jackknife.n_clusters if self._has_clusters else self._counts.n_counted
         independent = not (self._has_clusters or self._weighted)
-        return MetricIntervals(self._counts, self._groups, self._positive, level, n_units, independent)
+        return self._kind(self._counts, self._groups, self._positive, level, n_units, independent)
 
 
 class _Repeated:

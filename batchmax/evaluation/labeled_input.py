@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_types, number_values, plain_array, plain_type, valid_rows
 from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.scored_input import loss_column
@@ -24,10 +25,12 @@ from batchmax.evaluation.multi_label import EntryMetrics
 from batchmax.evaluation.row_stream import open_rows, read_if_stdin, schema_of
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.kernels.multi_label import sigmoid_rows
+from batchmax.kernels.multi_label_metrics import OF_ROW, label_rows
 from batchmax.kernels.row_metrics import metric_rows, soft_metric_rows
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import refuse
 from batchmax.runtime.text import close_match
+from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import arrow_schema
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_WITHOUT_LOSS, Status
@@ -106,6 +109,10 @@ class LabeledInput:
             if not (pa.types.is_integer(plain_type(kind)) or pa.types.is_floating(plain_type(kind))):
                 what = f"column {sample_weight!r} has type {kind}, not a number type"
                 raise UsageError(what, where="--sample-weight", remedy="name another column")
+        if not ACTIVATIONS[job.options.activation_name].is_distribution:
+            # Metrics of classes need the loss of each.
+            self.source.job = replace(job, outputs=tuple(dict.fromkeys((*job.outputs, "losses"))))
+            check_memory(self.source)
         self._weight = sample_weight
         is_same = all(loss_column(arrow_schema(one.metadata), options) == written for one in self.source.files)
         self._written = written if is_same else None
@@ -137,16 +144,16 @@ class LabeledInput:
     def class_metrics(self, batch: RowBatch) -> EntryMetrics:
         """Return the metrics of some rows whose classes are independent; raise as :meth:`metrics`."""
         scores, labels, k = batch.scores, batch.labels, self.source.job.n_classes
-        probs = np.empty(batch.matrix.shape)
-        sigmoid_rows(batch.matrix, self.source.job.options.beta, probs, np.empty(len(probs), np.bool_))
-        return EntryMetrics(
-            np.zeros(0) if scores.nll is None else scores.nll,
-            probs,
-            np.zeros(0, np.int64) if labels.indices is None else labels.indices,
-            np.zeros((0, k)) if labels.targets is None else labels.targets,
-            self._weights_of(batch),
-            scores.status > LAST_WITHOUT_LOSS,
-        )
+        n = len(batch.matrix)
+        probs, figures = np.empty(batch.matrix.shape), np.empty((n, OF_ROW))
+        sigmoid_rows(batch.matrix, self.source.job.options.beta, probs, np.empty(n, np.bool_))
+        counted = scores.status > LAST_WITHOUT_LOSS
+        indices = np.zeros(0, np.int64) if labels.indices is None else labels.indices
+        targets = np.zeros((0, k)) if labels.targets is None else labels.targets
+        label_rows(batch.matrix, probs, indices, targets, counted, figures)
+        nll, losses = np.zeros(0) if scores.nll is None else scores.nll, scores.values["losses"]
+        weights = self._weights_of(batch)
+        return EntryMetrics(nll, batch.matrix, probs, losses, indices, targets, figures, weights, counted)
 
     def _weights_of(self, batch: RowBatch) -> Array:
         return np.zeros(0) if self._weight is None else self._weights(batch, self._weight)

@@ -132,6 +132,11 @@ class Evaluation(CommandResult):
     macro: dict[str, float | None] = field(default_factory=dict)
     micro: dict[str, float | None] = field(default_factory=dict)
     weighted: dict[str, float | None] = field(default_factory=dict)
+    samples: dict[str, float | None] = field(default_factory=dict)
+    subset_accuracy: float | None = None
+    hamming_loss: float | None = None
+    label_ranking_average_precision: float | None = None
+    mean_label_loss: float | None = None
     undefined: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, str] = field(default_factory=dict)
     bounds: dict[str, dict[str, float]] = field(default_factory=dict)
