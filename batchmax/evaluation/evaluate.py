@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_array, column_types
 from batchmax.columns.job import check_token_figures
-from batchmax.columns.label_column import LABEL_SETS
 from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.class_metrics import ClassMetrics
 from batchmax.evaluation.curves.curves import MEMORY_SHARE, MEMORY_SHARE_WITH_GROUPS, CurveMethod, Curves
@@ -22,7 +21,9 @@ from batchmax.evaluation.curves.label_curves import LabelCurves
 from batchmax.evaluation.curves.points_file import PointsFile
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.interval_sums import IntervalSums, check_level
+from batchmax.evaluation.label_groups import LabelGroups
 from batchmax.evaluation.label_intervals import LabelIntervalSums
+from batchmax.evaluation.label_result import add_label_metrics, add_sample_areas
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
 from batchmax.evaluation.metrics import (
@@ -34,13 +35,11 @@ from batchmax.evaluation.metrics import (
     positive_class,
     top_k_values,
 )
-from batchmax.evaluation.multi_label import MULTI_LABEL_NOTE, EntryMetrics, EntrySums, check_independent
-from batchmax.evaluation.multi_label_metrics import LabelMetrics
+from batchmax.evaluation.multi_label import EntryMetrics, EntrySums, check_independent
 from batchmax.evaluation.result import EVALUATION_GATES, Evaluation
 from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
-from batchmax.jobs.stage import ONE_LABEL
 from batchmax.kernels.compiler.dispatch import limit_threads
 from batchmax.options.gates import TOKEN_FIGURES, Gate, infinite_losses
 from batchmax.options.input_options import InputOptions
@@ -213,7 +212,8 @@ class _EvaluationPass:
         memory = options.memory_limit // max(1, len(columns))
         nested, text = job.nesting is not None, options.bytes is not None
         how: dict[str, Any] = {"positive": self._positive, "nested": nested, "has_text": text}
-        self._groups = [Groups(name, types[name], bins, memory, **how) for name in columns]
+        of_values = LabelGroups if self._is_independent else Groups
+        self._groups = [of_values(name, types[name], bins, memory, **how) for name in columns]
         self._level = confidence_level
         self._intervals = self._interval_sums(cluster, nested=nested, weighted=weighted) if confidence_level else None
         self._tally, self._one_label = Tally(), 0
@@ -271,12 +271,15 @@ class _EvaluationPass:
 
     def _count(self, batch: RowBatch, some: RowMetrics | EntryMetrics) -> None:
         chunk, status, counts = batch.chunk, batch.scores.status, self._counts
-        if isinstance(some, EntryMetrics) and isinstance(counts, EntrySums):
+        if isinstance(some, EntryMetrics) and isinstance(counts, EntrySums) and isinstance(self._curves, LabelCurves):
             counts.add(some)
             self._curves.add(some)
             self._one_label += batch.scores.n_with_one_label
             self._tally.add(status)
-        elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
+            for group in self._groups:
+                if isinstance(group, LabelGroups):
+                    group.add_labels(chunk.values(group.name), some)
+        elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums) and isinstance(self._curves, Curves):
             counts.add(some)
             self._curves.add(batch, some)
             self._count_in_groups(chunk, status, some)
@@ -325,7 +328,7 @@ class _EvaluationPass:
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
         result.losses = {"edges": edges, "counts": counts.losses.tolist()}
         if isinstance(counts, EntrySums):
-            self._add_labels(result, counts)
+            add_label_metrics(result, counts, job, self._one_label)
         elif job.label is not None and not job.label.has_class:
             result.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
@@ -338,6 +341,8 @@ class _EvaluationPass:
             widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
             result.confidences = {"edges": widths, "right": right, "wrong": wrong}
         self._curves.complete(result)
+        if isinstance(counts, EntrySums):
+            add_sample_areas(result, counts)
         if self._intervals is not None:
             self._add_intervals(result, self._intervals)
         for group in self._groups:
@@ -347,25 +352,15 @@ class _EvaluationPass:
                 where = "they are in the table" if writes else "to write them to a file: -o groups.parquet"
                 result.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
         if rows := infinite_losses(result.infinite_losses, "row" if job.nesting is None else "token"):
-            result.warnings.append(f"{rows}, because a class of the label has logit -inf; the mean loss is not defined")
+            why = ", or another class has logit inf" if self._is_independent else ""
+            what = f"{rows}, because a class of the label has logit -inf{why}; the mean loss is not defined"
+            result.warnings.append(what)
         result.warnings[:0] = self._warnings
         for warning in result.warnings:
             self._progress.warn(warning)
         result.warnings[:0] = source.warnings
         result.seconds = round(time.monotonic() - self._started, 3)
         return result
-
-    def _add_labels(self, result: Evaluation, counts: EntrySums) -> None:
-        """Add the metrics of multi-label rows."""
-        job, of_labels = self.source.job, LabelMetrics(counts.totals, counts.classes[0], self.source.job.classes)
-        vars(result).update(of_labels.values)
-        result.per_class, result.undefined = of_labels.of_classes, of_labels.undefined()
-        result.bins = counts.reliability()
-        result.notes.append(MULTI_LABEL_NOTE)
-        if not of_labels.has_labels:
-            result.warnings.append("some targets are neither 0 nor 1, so there are no metrics of predicted labels")
-        elif job.label is not None and job.label.kind in LABEL_SETS and self._one_label == counts.n_counted > 0:
-            result.warnings.append(ONE_LABEL)
 
     def _add_intervals(self, result: Evaluation, intervals: IntervalSums) -> None:
         computed = intervals.computed(self._level)

@@ -19,6 +19,7 @@ from batchmax.evaluation.intervals import FEWEST_GROUPS
 from batchmax.evaluation.jackknife import Hashes, Jackknife, MetricGroupSums, row_hashes
 from batchmax.evaluation.metric_intervals import MetricIntervals, mapped
 from batchmax.evaluation.metrics import MetricSums, RowMetrics
+from batchmax.evaluation.multi_label import EntryMetrics
 from batchmax.runtime.text import quantity
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.token_chunks import TokenChunk
@@ -76,7 +77,7 @@ class IntervalSums:
         self._groups = groups or MetricGroupSums(counts.n_classes, counts.top_k, counts.n_bins, positive)
         self.jackknife = Jackknife([self._groups], counts_clusters=self._has_clusters)
 
-    def add(self, chunk: Chunk, some: RowMetrics) -> None:
+    def add(self, chunk: Chunk, some: RowMetrics | EntryMetrics) -> None:
         """Add the rows or tokens of a chunk; chunks are in the order of the input."""
         self.jackknife.add(some, self._hashes(chunk))
         self._first_row += chunk.rows_done

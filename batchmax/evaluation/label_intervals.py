@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from batchmax.evaluation.metric_intervals import (
     mapped,
     without,
 )
-from batchmax.evaluation.metrics import calibration_errors
+from batchmax.evaluation.metrics import MetricSums, calibration_errors
 from batchmax.evaluation.multi_label import EntrySums
 from batchmax.evaluation.multi_label_metrics import OF_EACH, class_fractions, label_values
 from batchmax.kernels.jackknife_sums import GROUPS
@@ -87,7 +87,8 @@ class LabelIntervals(MetricIntervals):
 
     @cached_property
     def _totals(self) -> tuple[Array, Array, Array, Array]:
-        return self.counts.totals, np.zeros(0), self.counts.classes[0], self.counts.bins[0, :, :3]
+        counts: Any = self.counts
+        return counts.totals, np.zeros(0), counts.classes[0], counts.bins[0, :, :3]
 
     @cached_property
     def _has_labels(self) -> bool:
@@ -159,8 +160,10 @@ class LabelIntervalSums(IntervalSums):
     """The sums of groups of multi-label rows; as :class:`IntervalSums`."""
 
     def __init__(self, counts: EntrySums, *, cluster: str | None, weighted: bool) -> None:
-        groups = LabelGroupSums(counts.n_classes, counts.n_bins)
-        super().__init__(counts, None, cluster=cluster, nested=False, weighted=weighted, groups=groups)
+        groups: Any = LabelGroupSums(counts.n_classes, counts.n_bins)
+        super().__init__(
+            cast("MetricSums", counts), None, cluster=cluster, nested=False, weighted=weighted, groups=groups
+        )
 
     @property
     def _kind(self) -> type[MetricIntervals]:

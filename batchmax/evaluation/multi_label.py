@@ -21,8 +21,6 @@ from batchmax.scoring.tally import finite
 
 Array = NDArray[Any]
 
-MULTI_LABEL_NOTE = "multi-label: the Brier score and calibration errors are over the classes of all rows"
-
 TASKS = 16
 """Largest number of ranges of classes that are summed in parallel, fixed so that sums don't depend on threads."""
 MOST_BIN_BYTES = 2**25

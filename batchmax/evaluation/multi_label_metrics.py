@@ -147,9 +147,7 @@ class LabelMetrics:
         flat = values | {f"{one}.{name}": value for one in AVERAGES for name, value in values[one].items()}
         found: list[dict[str, Any]] = [{"metric": name, "class": None} for name in names if flat[name] is None]
         for name in OF_EACH:
-            found += [
-                {"metric": name, "class": one["class"]} for one in self.of_classes if one[name] is None
-            ]
+            found += [{"metric": name, "class": one["class"]} for one in self.of_classes if one[name] is None]
         return found
 
     def _name(self, at: int) -> str | int:

@@ -7,14 +7,15 @@ from typing import Any
 
 from batchmax import __version__
 from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_CLASS, OF_POSITIVE
+from batchmax.evaluation.multi_label_metrics import OF_ROWS
 from batchmax.options.gates import NO_ROWS, Figure, figure, infinite_losses, without_loss
 from batchmax.results import CommandResult
 from batchmax.scoring.summary import TOKEN_FIELDS, without_text
 
 WITH_INTERVAL = (
     *("mean_loss", "accuracy", "perplexity", "bits_per_token", "brier", *OF_POSITIVE, *OF_ALL),
-    *(f"{average}.{name}" for average in AVERAGES for name in OF_CLASS),
-    *("ece", "top_k_accuracy"),
+    *(f"{average}.{name}" for average in (*AVERAGES, "samples") for name in OF_CLASS),
+    *("ece", "top_k_accuracy", *OF_ROWS, "mean_label_loss"),
 )
 """The metrics that have confidence intervals."""
 
@@ -186,20 +187,23 @@ class Evaluation(CommandResult):
         infinite = infinite_losses(self.infinite_losses, of)
         no_tokens = "the rows are not sequences" if tokens is None else ""
         no_bytes = without_text(self.status_counts) if self.bits_per_byte is None else ""
-        no_classes = "" if self.per_class else "labels are distributions or multi-label, which have no class"
-        no_bins = "" if self.bins else no_classes
+        is_multi_label = self.task == "multilabel"
+        no_labels = "" if self.per_class else "targets are distributions, or neither 0 nor 1, which have no class"
+        no_class = "the rows are multi-label, which have no single class" if is_multi_label else no_labels
+        not_multi_label = "" if is_multi_label else "the rows are not multi-label"
+        no_bins = "" if self.bins else no_labels
         too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
         largest = max(self.top_k_accuracy, key=int, default=None)
         no_positive = "" if self.task == "binary" else "there are more than two classes, so none is the positive one"
         no_curves = "no curves are computed" if self.curves.get("method") == "none" else ""
-        no_area = no_loss, no_weight, no_classes, no_curves
+        no_area = no_loss, no_weight, no_labels, no_curves
         no_top_k = "no top-k accuracy is computed" if largest is None else ""
         found = {
             "n_rows": figure(self.n_rows),
             "n_classes": figure(self.n_classes),
             "mean_loss": figure(self.mean_loss, no_loss, no_weight, infinite),
             "log_likelihood": figure(self.log_likelihood, no_loss, no_weight, infinite),
-            "accuracy": figure(self.accuracy, no_loss, no_weight, no_classes),
+            "accuracy": figure(self.accuracy, no_loss, no_weight, no_class),
             "perplexity": figure(self.perplexity, no_loss, no_weight, infinite, too_large),
             "bad_rows": figure(self.bad_rows, no_rows),
             "bad_rate": figure(self.bad_rate, no_rows),
@@ -208,32 +212,37 @@ class Evaluation(CommandResult):
             "bits_per_token": figure(self.bits_per_token, no_tokens, no_loss, infinite),
             "bits_per_byte": figure(self.bits_per_byte, no_tokens, no_loss, infinite, no_bytes),
             "brier": figure(self.brier, no_loss, no_weight),
-            **{name: figure(getattr(self, name), no_loss, no_weight, no_classes, no_positive) for name in OF_POSITIVE},
-            **{name: figure(getattr(self, name), no_loss, no_weight, no_classes) for name in OF_ALL},
+            **{name: figure(getattr(self, name), no_loss, no_weight, no_class, no_positive) for name in OF_POSITIVE},
+            **{name: figure(getattr(self, name), no_loss, no_weight, no_class) for name in OF_ALL},
             **{
-                f"{average}.{name}": figure(getattr(self, average).get(name), no_loss, no_weight, no_classes)
-                for average in AVERAGES
+                f"{average}.{name}": figure(value, no_loss, no_weight, no_labels, no_samples, _zero_divided(value))
+                for average in (*AVERAGES, "samples")
+                for no_samples in ["" if average != "samples" else not_multi_label]
                 for name in OF_CLASS
+                for value in [getattr(self, average).get(name)]
             },
-            "auroc": figure(self.auroc, *no_area, no_positive, _lacking(self.auroc)),
+            **{name: figure(getattr(self, name), no_loss, no_weight, not_multi_label, no_labels) for name in OF_ROWS},
+            "mean_label_loss": figure(self.mean_label_loss, no_loss, no_weight, not_multi_label, infinite),
+            "auroc": figure(self.auroc, no_class, *no_area, no_positive, _lacking(self.auroc)),
             "average_precision": figure(
-                self.average_precision, *no_area, no_positive, _lacking(self.average_precision)
+                self.average_precision, no_class, *no_area, no_positive, _lacking(self.average_precision)
             ),
             "partial_auroc": figure(
                 self.partial_auroc,
-                *(*no_area, no_positive, _lacking(self.auroc)),
+                *(no_class, *no_area, no_positive, _lacking(self.auroc)),
                 "" if self.partial_auroc is not None else "no rate is given: --max-fpr",
             ),
             **{
-                f"{average}.{name}": figure(value, *no_area, _lacking(value))
-                for average in ("macro", "weighted")
+                f"{average}.{name}": figure(value, *no_area, no_pairs, _lacking(value))
+                for average in (*AVERAGES, "samples")
+                for no_pairs in ["" if average in {"macro", "weighted"} else not_multi_label]
                 for name in AREAS
                 for value in [getattr(self, average).get(name)]
             },
             "ece": figure(self.ece, no_loss, no_weight, no_bins),
             "mce": figure(self.mce, no_loss, no_weight, no_bins),
             "rmsce": figure(self.rmsce, no_loss, no_weight, no_bins),
-            "top_k_accuracy": figure(self.top_k_accuracy.get(largest or ""), no_loss, no_weight, no_classes, no_top_k),
+            "top_k_accuracy": figure(self.top_k_accuracy.get(largest or ""), no_loss, no_weight, no_class, no_top_k),
             "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
             "seconds": figure(self.seconds),
         }
@@ -244,7 +253,7 @@ class Evaluation(CommandResult):
                 for name in WITH_INTERVAL
                 for bound in ("lower", "upper")
             }
-            | {"calibration_p": self._of_interval(self.calibration_p, no_loss or no_weight or no_classes)}
+            | {"calibration_p": self._of_interval(self.calibration_p, no_loss or no_weight or no_bins)}
         )
 
     def interval(self, *names: str) -> dict[str, Any] | None:
@@ -267,9 +276,12 @@ class Evaluation(CommandResult):
         if value is not None:
             return figure(value)
         no_intervals = "" if self.confidence_level is not None else "--confidence-level 0 computes no intervals"
-        if self.task == "multilabel":
-            no_intervals = "metrics of multi-label rows have no intervals"
         return figure(None, no_intervals, missing, "there are too few rows or clusters, or they are all alike")
+
+
+def _zero_divided(value: float | None) -> str:
+    """Return why an average isn't defined, or an empty string if it is."""
+    return "" if value is not None else "there are no labels and no predictions"
 
 
 def _lacking(area: float | None) -> str:

@@ -19,8 +19,8 @@ ROW_BRIER, KNOWN, SUPPORTS, PREDICTIONS, RIGHTS, SOFT = 0, 1, 2, 3, 4, 5
 """Indices of the metrics of a row: the sum of (p - y)², and the numbers of known entries, of labels, predictions, right
 predictions, and targets that are neither 0 nor 1."""
 EXACT, PRECISION, RECALL, F1, JACCARD, RANKING, AUROC, HAS_AUROC, AP, HAS_AP = 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-"""More indices: whether all known entries are right; metrics of the row's predictions, where 0/0 is 0; its label ranking
-average precision; AUROC and average precision of its logits, and whether they are defined: otherwise they are 0."""
+"""More indices: whether all known entries are right; metrics of the row's predictions, where 0/0 is 0; its label
+ranking average precision; AUROC and average precision of its logits, and whether they are defined: else they are 0."""
 OF_ROW = 16
 SUMS = FIGURES + OF_ROW
 """The number of sums: those of :mod:`batchmax.kernels.metric_sums` up to INFINITE, then the metrics of rows."""
@@ -188,8 +188,8 @@ def tally_label_rows(nll, figures, weights, counted, groups, sums, losses):
     groups : (n,) int64, or (0,)
         The group of each row; empty if there is one.
     sums : (g, SUMS, 2) float64
-        WEIGHT to INFINITE of :mod:`batchmax.kernels.metric_sums`, then FIGURES + ROW_BRIER to FIGURES + HAS_AP; each sum
-        with its accumulated rounding error.
+        WEIGHT to INFINITE of :mod:`batchmax.kernels.metric_sums`, then FIGURES + ROW_BRIER to FIGURES + HAS_AP; each
+        sum with its accumulated rounding error.
     losses : (l,) int64, or (0,)
         Numbers of rows by tenths of a nat; the last one includes all larger losses.
     """

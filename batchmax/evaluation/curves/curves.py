@@ -248,7 +248,8 @@ def chosen_method(job: Job, method: CurveMethod | None, notes: list[str], *, kee
         found = "none"
     elif method is None and job.n_classes > MOST_CLASSES:
         notes.append(
-            f"no AUROC and average precision: there are more than {MOST_CLASSES} classes; to compute them: --curves exact"
+            f"no AUROC and average precision: there are more than {MOST_CLASSES} classes; to compute them: "
+            "--curves exact"
         )
         found = "none"
     if keeps_points and found != "exact":

@@ -201,7 +201,8 @@ def _labels(some: EntryMetrics, used: Array, n_classes: int) -> Array:
     if len(some.labels):
         return (some.labels[used] == np.arange(n_classes)[:, np.newaxis]).astype(np.uint8)
     targets = (some.targets if used.all() else some.targets[used]).T
-    return np.where(np.isnan(targets), np.uint8(MISSING), (targets > 0).astype(np.uint8))
+    found: Array = np.where(np.isnan(targets), np.uint8(MISSING), (targets > 0).astype(np.uint8))
+    return found
 
 
 def _stored_dtype(job: Job, schema: pa.Schema) -> np.dtype[Any]:
