@@ -321,8 +321,10 @@ def mapped(interval: Interval | None, change: Callable[[float], float]) -> Inter
 
 
 def f1_of_jaccard(index: float) -> float:
+    """Return F1 as a function of the Jaccard index."""
     return 2.0 * index / (1.0 + index)
 
 
 def exp_of_loss(value: float) -> float:
+    """Return the perplexity of a mean loss."""
     return float(perplexities(np.array([value]))[0])

@@ -199,7 +199,8 @@ class _StoredEntries:
 def _labels(some: EntryMetrics, used: Array, n_classes: int) -> Array:
     """Return whether each class of the used rows is a label, (K, n) uint8."""
     if len(some.labels):
-        return (some.labels[used] == np.arange(n_classes)[:, np.newaxis]).astype(np.uint8)
+        is_label: Array = some.labels[used] == np.arange(n_classes)[:, np.newaxis]
+        return is_label.astype(np.uint8)
     targets = (some.targets if used.all() else some.targets[used]).T
     found: Array = np.where(np.isnan(targets), np.uint8(MISSING), (targets > 0).astype(np.uint8))
     return found
