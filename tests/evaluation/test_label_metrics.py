@@ -89,9 +89,8 @@ def test_metrics_are_those_of_scikit_learn(n, k, ties, weighted):
                 assert value == near(want), (average, name)
         each = score_of(y, pred, average=None, zero_division=np.nan if name != "jaccard" else 0, **given)
         for one, want in zip(found.per_class, each, strict=True):
-            if name == "jaccard" and not one["support"] + one["predicted"]:
-                want = np.nan
-            assert one[name] == near(want), (name, one["class"])
+            is_empty = name == "jaccard" and not one["support"] + one["predicted"]
+            assert one[name] == near(np.nan if is_empty else want), (name, one["class"])
             assert ((name, one["class"]) in undefined) == (one[name] is None)
     total = weights.sum()
     for at, one in enumerate(found.per_class):
@@ -161,14 +160,14 @@ def test_only_known_entries_count(k):
         ranking = metrics.label_ranking_average_precision_score
         is_single = np.count_nonzero(one) == 1
         of_rows["ranking"].append(1.0 if is_single else ranking(y[row][one][None], z[row][one][None]))
-    for name in SCORES:
+    for name, score in SCORES.items():
         assert found.samples[name] == near(np.average(of_rows[name], weights=weights[used])), name
         for at, one in enumerate(found.per_class):
             known = there[:, at]
             given = {"sample_weight": weights[known], "zero_division": np.nan if name != "jaccard" else 0}
-            assert one[name] == near(getattr(metrics, SCORES[name])(y[known, at], pred[known, at], **given))
+            assert one[name] == near(getattr(metrics, score)(y[known, at], pred[known, at], **given))
         given = {"sample_weight": shares, "zero_division": 0}
-        assert found.micro[name] == near(getattr(metrics, SCORES[name])(y[there], pred[there], **given))
+        assert found.micro[name] == near(getattr(metrics, score)(y[there], pred[there], **given))
     want = np.average(of_rows["ranking"], weights=weights[used])
     assert found.label_ranking_average_precision == near(want)
     losses = np.where(y == 1, np.logaddexp(0, -z.astype(float)), np.logaddexp(0, z.astype(float)))
@@ -250,7 +249,7 @@ def test_bounds_contain_the_exact_areas(weighted):
 
 
 def test_points_of_curves(tmp_path):
-    """Each class has points with exact counts, over the rows in which it has a label; logits include the temperature."""
+    """Each class has points with exact counts, over the rows with a label of it; logits include the temperature."""
     z, y, _ = case(400, 3, missing=True)
     out = tmp_path / "points.parquet"
     batchmax.evaluate(table(z, y), curves_out=str(out), temperature=2.0)
