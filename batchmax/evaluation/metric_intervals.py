@@ -130,6 +130,13 @@ class MetricIntervals:
             columns["mean_loss"] = self._jackknifed_ratios(*loss, LOSS_SCALE)
         return [{name: column[at] for name, column in columns.items()} for at in range(len(sums))]
 
+    def of_group(self) -> dict[str, Interval | None]:
+        """Return the intervals of the metrics that groups of rows have."""
+        sums, groups = self._totals[0], self.groups.sums
+        hits, weight = slice(HITS, HITS + 1), slice(WEIGHT, WEIGHT + 1)
+        accuracy = self._ratios(sums[hits], sums[weight], groups[:, hits], groups[:, weight])[0]
+        return {"accuracy": accuracy} | (self._losses() if self.is_possible else {})
+
     def _class_ratios(self, name: str) -> list[Interval | None]:
         """Return the intervals of a metric of each class."""
         # The Jaccard index is a proportion: of right predictions, among the rows that have the class or are predicted

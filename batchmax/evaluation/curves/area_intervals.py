@@ -21,6 +21,7 @@ from batchmax.evaluation.jackknife import MOST_BYTES
 from batchmax.evaluation.metric_intervals import Interval, MetricIntervals, listed
 from batchmax.evaluation.metrics import RowMetrics
 from batchmax.kernels.jackknife_sums import GROUPS
+from batchmax.kernels.score_bins import AREAS as N_AREAS
 from batchmax.kernels.score_bins import (
     AUROC,
     OTHER_PRECISION,
@@ -30,7 +31,6 @@ from batchmax.kernels.score_bins import (
     areas_without_groups,
     count_group_bins,
 )
-from batchmax.kernels.score_bins import AREAS as N_AREAS
 
 Array = NDArray[Any]
 
