@@ -124,6 +124,16 @@ def area_intervals(
         found.of_all = dict(found.of_classes[0])
         both = [{"auroc": found.of_all["auroc"], "average_precision": curves[0].other_average_precision()}]
         found.of_classes = both + found.of_classes if computed.positive == 1 else found.of_classes + both
+    if any(one.is_coarse for one in curves):
+        found.notes.append(
+            "some areas under curves have no interval: their scores are so far from 0, or so close together, that bins "
+            "of scores don't distinguish them"
+        )
+    if sums is None:
+        found.notes.append(
+            f"average precision and averages over {len(areas):,} curves have no intervals, which would need too much "
+            "memory"
+        )
     if sums is None or not computed.is_possible:
         return found
     for average, values in averages.items():
@@ -140,6 +150,7 @@ class _Curve:
     def __init__(self, areas: Areas, counts: Array | None, computed: MetricIntervals) -> None:
         self.areas, self._computed = areas, computed
         self.left_out: Array | None = None
+        self.is_coarse = False
         if counts is None or not computed.is_possible:
             return
         total = counts.sum(axis=0)
@@ -186,6 +197,7 @@ class _Curve:
             n = used * (self._computed.n_units / len(self.left_out) if self._computed.has_clusters else 1.0)
             return wilson_at_end(value, n, self._computed.level)
         if not is_near(float(self.binned[0, which]), value):
+            self.is_coarse = True
             return None
         return self._computed.jackknifed(np.array([value]), self.left_out[:, which], "unit")
 

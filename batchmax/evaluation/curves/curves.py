@@ -197,11 +197,7 @@ class Curves:
                 result.intervals[name] = interval
         for one, intervals in zip(result.per_class, found.of_classes, strict=True):
             one["intervals"].update(intervals)
-        if sums is None:
-            result.notes.append(
-                f"average precision and averages over {len(self._found):,} curves have no intervals, which would need "
-                "too much memory"
-            )
+        result.notes += found.notes
 
     def points(self) -> Iterator[tuple[int, Points, Areas, Array, Array]]:
         """Yield the points of each class with its number and areas, and the logits and thresholds of the points."""
