@@ -99,10 +99,11 @@ class SumsByValue:
 def _taken(some: RowMetrics, places: Array) -> RowMetrics:
     """Return some rows of row metrics, which are all counted."""
     rows, none = some.rows, np.zeros(0)
-    weights = some.weights[places] if len(some.weights) else some.weights
+    # Labels that are distributions have no class.
+    labels, weights = (one[places] if len(one) else one for one in (some.labels, some.weights))
     return RowMetrics(
         Rows(none, rows.rests[places], rows.nll[places], none, none),
-        some.labels[places],
+        labels,
         some.pred[places],
         some.rank[places],
         some.brier[places],

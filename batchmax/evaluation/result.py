@@ -89,8 +89,9 @@ class Evaluation(CommandResult):
     confusion
         Rows by label and predicted class; None for more than 1000 classes.
     slices
-        By column: metrics of the rows of each value, with ``intervals``, the largest group first; empty for more than 10,000 groups, which
-        only the table ``out`` lists. For sequences, ``n_tokens`` is the number of tokens with a loss.
+        By column: metrics of the rows of each value, the largest group first; empty for more than 10,000 groups, which
+        only the table ``out`` lists. For sequences, ``n_tokens`` is the number of tokens with a loss. Up to 256 groups
+        have ``intervals``.
     losses, confidences
         Histograms: of the loss in tenths of a nat, with all larger losses in the last bin, and of the confidence of
         right and wrong rows.
