@@ -144,7 +144,8 @@ def row_batches(
 
     The arrays of a batch are overwritten by the batch after the next; copy them to keep them. Warnings about the first
     rows are added to ``warnings``, or passed to ``progress`` if it is None. ``readers`` is the number of threads that
-    read; None for as many as the source allows.
+    read; None for as many as the source allows. A caller that stops before the end and keeps the generator must close
+    it; otherwise the threads wait until the process ends.
 
     Raises
     ------

@@ -59,7 +59,7 @@ class TextFile:
             raise UsageError(
                 f"the file name must end in {' or '.join(endings)}",
                 where=text,
-                remedy=f"try -o {with_suffix(text, endings[0])}",
+                remedy=f"name it {with_suffix(text, endings[0])}",
             )
         if self._store is None:
             refuse_file_as_folder(self.path)
@@ -99,7 +99,7 @@ class TextFile:
             self._refuse()
         except OSError as error:
             raise OutputError(
-                f"cannot be written: {error.strerror}", where=str(self.path), remedy="name another: -o"
+                f"cannot be written: {error.strerror}", where=str(self.path), remedy="name another file"
             ) from error
         finally:
             with contextlib.suppress(OSError):
@@ -127,11 +127,11 @@ class TextFile:
                 self._refuse()
             return
         if self.path.is_dir():
-            raise OutputError("a folder with this name exists", where=str(self.path), remedy="name another file: -o")
+            raise OutputError("a folder with this name exists", where=str(self.path), remedy="name another file")
         if not self._replaces and os.path.lexists(self.path):
             self._refuse()
 
     def _refuse(self) -> None:
         raise OutputError(
-            "the output exists", where=self._where, remedy="replace it: --if-exists overwrite, or name another: -o"
+            "the output exists", where=self._where, remedy="replace it: --if-exists overwrite, or name another output"
         )

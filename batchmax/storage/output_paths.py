@@ -93,7 +93,7 @@ def refuse_file_as_folder(path: Path) -> None:
             return
         if os.path.lexists(parent):
             what = f"{parent} is not a folder, so nothing can be written below it"
-            raise OutputError(what, where=str(path), remedy="name another output: -o")
+            raise OutputError(what, where=str(path), remedy="name another output")
 
 
 def refuse_uris_as_output(inputs: Sequence[str], out: str) -> None:
@@ -130,7 +130,7 @@ def refuse_inputs_as_output(inputs: Sequence[str], *outputs: Path) -> None:
 
 
 def _is_input(text: str, out: str) -> OutputError:
-    return OutputError(f"the output is also an input ({text})", where=out, remedy="name another output: -o")
+    return OutputError(f"the output is also an input ({text})", where=out, remedy="name another output")
 
 
 def make_parents(path: Path) -> list[Path]:

@@ -183,14 +183,14 @@ CASES = {
     "an existing output": (
         ["x.parquet", "-o", "old.parquet"],
         1,
-        "old.parquet: the output exists; replace it: --if-exists overwrite, or name another: -o",
+        "old.parquet: the output exists; replace it: --if-exists overwrite, or name another output",
     ),
     "a folder of somebody's": (
         ["x.parquet", "-o", "theirs", *OVER],
         1,
         (
             "theirs: this is not a folder that batchmax wrote, or other files are in it, so it is not replaced; "
-            "delete it yourself, or name another output: -o"
+            "delete it yourself, or name another output"
         ),
     ),
     "an output below a file": (
@@ -198,7 +198,7 @@ CASES = {
         1,
         (
             "x.parquet/deep/out.parquet: x.parquet is not a folder, so nothing can be written below it; "
-            "name another output: -o"
+            "name another output"
         ),
     ),
     "an output without a name": (
@@ -210,7 +210,7 @@ CASES = {
         f"output = input, {how}": (
             ["x.parquet", "-o", out, *OVER],
             1,
-            f"{out}: the output is also an input (x.parquet); name another output: -o",
+            f"{out}: the output is also an input (x.parquet); name another output",
         )
         for how, out in {
             "by path": "x.parquet",
@@ -222,7 +222,7 @@ CASES = {
     "rejects = input": (
         ["x.parquet", "--on-bad-row", "drop", "--rejects", "hard.parquet", *OVER],
         1,
-        "hard.parquet: the output is also an input (x.parquet); name another output: -o",
+        "hard.parquet: the output is also an input (x.parquet); name another output",
     ),
     "inputs that differ": (
         ["x.parquet", "three.parquet"],
@@ -354,13 +354,13 @@ CASES = {
         1,
         (
             "mine.parquet.held: an output that is held back goes here, and what is there is not one that batchmax wrote; "
-            "move it: mv mine.parquet.held mine.parquet.held.old, or name another output: -o"
+            "move it: mv mine.parquet.held mine.parquet.held.old, or name another output"
         ),
     ),
     "an input where the output would be held": (
         ["again.parquet.held", "-o", "again.parquet", "--fail-if", "n_rows > 0", *OVER],
         1,
-        ("again.parquet.held: the output is also an input (again.parquet.held); name another output: -o"),
+        ("again.parquet.held: the output is also an input (again.parquet.held); name another output"),
     ),
     "rejects of a stream": (
         ["x.parquet", "-o", "-", "--on-bad-row", "drop", "--rejects", "r.parquet"],

@@ -91,7 +91,7 @@ def test_the_page_says_the_command_that_makes_it_again(run):
 
 FAILURES = {
     "an output that is there": (["-o", "there.html"], 1, "--if-exists overwrite"),
-    "another ending": (["-o", "page.parquet"], 2, "-o page.html"),
+    "another ending": (["-o", "page.parquet"], 2, "name it page.html"),
     "no output": ([], 2, "-o"),
     "a row that is not there": (["-o", "page.html", "--row", "899"], 2, "rows count from 0"),
     "too many rows": (["-o", "page.html", "--worst", "500"], 2, "show --worst 500"),

@@ -197,7 +197,7 @@ def test_remedies_of_an_output_of_another_format_are_possible(name, file):
 def test_the_remedy_for_the_suffix_of_a_text_file_keeps_the_folder():
     """The path that is suggested for a file of calibrate has the folder of the path that was given."""
     write("in.parquet")
-    with pytest.raises(UsageError, match=r"try -o dir/c\.json$"):
+    with pytest.raises(UsageError, match=r"name it dir/c\.json$"):
         batchmax.calibrate("in.parquet", "dir/c.txt")
 
 

@@ -18,7 +18,7 @@ from batchmax.sinks.commit.staging import PartFolder, StagingDirectory
 from batchmax.storage.files import sync_tree
 from batchmax.storage.manifest import Manifest
 
-REPLACE = "replace it: --if-exists overwrite, or name another: -o"
+REPLACE = "replace it: --if-exists overwrite, or name another output"
 
 WriteManifest = Callable[[Path, Manifest], None]
 """Writes the manifest of a folder to a path, as a Parquet file with the columns of the parts."""
@@ -208,5 +208,5 @@ class Destination(ABC):
                 what = "another run has published here in the meantime, and its output stays"
                 raise OutputError(what, where=where, remedy=REPLACE) from error
             raise OutputError(
-                f"cannot be written: {error.strerror or error}", where=where, remedy="name another output: -o"
+                f"cannot be written: {error.strerror or error}", where=where, remedy="name another output"
             ) from error

@@ -88,14 +88,14 @@ class LocalDestination(Destination):
             raise OutputError("the output exists", where=self.where, remedy=REPLACE)
         if not replaces and not is_ours(self._path, is_file=self.is_file):
             what = "what is there is not an output of batchmax"
-            raise OutputError(what, where=self.where, remedy="name another output: -o")
+            raise OutputError(what, where=self.where, remedy="name another output")
         if self.is_file and self._path.is_dir():
-            raise OutputError("a folder is in the way of the file", where=self.where, remedy="name another output: -o")
+            raise OutputError("a folder is in the way of the file", where=self.where, remedy="name another output")
         if replaces and not self.is_file and not is_output_folder(self._path):
             raise OutputError(
                 "this is not a folder that batchmax wrote, or other files are in it, so it is not replaced",
                 where=self.where,
-                remedy="delete it yourself, or name another output: -o",
+                remedy="delete it yourself, or name another output",
             )
 
     def _check_held(self) -> None:
@@ -107,7 +107,7 @@ class LocalDestination(Destination):
             raise OutputError(
                 "an output that is held back goes here, and what is there is not one that batchmax wrote",
                 where=str(self._held),
-                remedy=f"move it: mv {held} {shlex.quote(f'{self._held}.old')}, or name another output: -o",
+                remedy=f"move it: mv {held} {shlex.quote(f'{self._held}.old')}, or name another output",
             )
         if self.if_exists == "error":
             raise OutputError(

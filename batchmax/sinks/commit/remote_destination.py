@@ -286,7 +286,7 @@ class RemoteDestination(Destination):
             raise OutputError("the output exists", where=self.where, remedy=REPLACE)
         if not self.is_file and (foreign := self._folder(self.where).foreign()):
             what = f"batchmax did not write everything that is there ({foreign[0]}), so it is not replaced"
-            raise OutputError(what, where=self.where, remedy="delete it yourself, or name another output: -o")
+            raise OutputError(what, where=self.where, remedy="delete it yourself, or name another output")
 
     def _finished(self, uri: str) -> FinishedOutput | None:
         """Return the finished output at a URI; None if there is none.
@@ -316,7 +316,7 @@ class RemoteDestination(Destination):
                 return None
         if not job or not summary:
             what = "what is there is not an output of batchmax"
-            raise OutputError(what, where=uri, remedy="name another: -o")
+            raise OutputError(what, where=uri, remedy="name another file")
         return FinishedOutput(uri, uri == self._held, job, summary, written.mtime_ns + CLOCK_STEP - 1)
 
     def _metadata(self, uri: str) -> tuple[dict[str, Any], dict[str, Any]]:

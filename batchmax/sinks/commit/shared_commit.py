@@ -69,7 +69,7 @@ class SharedCommit(Commit):
         earlier = EarlierRun(main)
         if earlier.differences and not is_alone:
             what = f"other shards are at another job here: {'; '.join(earlier.differences[:3])}"
-            raise OutputError(what, where=main.where, remedy="wait for them, or name another output: -o")
+            raise OutputError(what, where=main.where, remedy="wait for them, or name another output")
         if is_alone and not earlier.is_same_job:
             staging.restore_old()
             staging.clear()

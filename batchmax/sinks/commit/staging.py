@@ -226,7 +226,7 @@ class StagingDirectory:
             raise OutputError(
                 "another run is making this output",
                 where=str(self.path),
-                remedy="wait for it, or name another output: -o",
+                remedy="wait for it, or name another output",
             ) from error
         except OSError as error:
             if error.errno not in NO_LOCKS:
@@ -282,7 +282,7 @@ class PartFolder:
                 sync_path(target.parent)
         except OSError as error:
             what = f"cannot be written: {error.strerror or error}"
-            raise OutputError(what, where=str(target), remedy="name another output: -o") from error
+            raise OutputError(what, where=str(target), remedy="name another output") from error
 
     def retain(self, sizes: Mapping[str, int]) -> bool:
         """Remove all files but these finished parts; return whether they exist and have these sizes."""
