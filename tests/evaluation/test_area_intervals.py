@@ -75,6 +75,23 @@ def test_auroc_of_few_rows():
     assert bounds(found.intervals["auroc"]) == pytest.approx(want, rel=1e-10)
 
 
+def test_auroc_of_few_rows_of_clusters():
+    """The same half rows are added to the jackknife's variance."""
+    stats, metrics = package("scipy.stats"), package("sklearn.metrics")
+    table, z, labels, clusters = rows(400, prevalence=0.06)
+    used, sizes = np.unique(clusters), (labels.sum(), (1 - labels).sum())
+    left = np.array([metrics.roc_auc_score(labels[clusters != one], z[clusters != one]) for one in used])
+    value = metrics.roc_auc_score(labels, z)
+    center = (value * min(sizes) + 0.25) / (min(sizes) + 0.5)
+    variance = (len(used) - 1) / len(used) * ((left - left.mean()) ** 2).sum() + sum(
+        (n * (value - center) ** 2 + 0.5 * (0.5 - center) ** 2) / ((n + 0.5) * (n - 0.5)) for n in sizes
+    )
+    low, high = on_logits(center, stats.t.ppf(0.975, len(used) - 1) * np.sqrt(variance))
+    found = batchmax.evaluate(table, cluster="patient").intervals["auroc"]
+    assert min(sizes) < 50
+    assert bounds(found) == pytest.approx((min(low, value), max(high, value)), abs=0.01 * (high - low))
+
+
 def test_every_class_has_an_interval_of_its_auroc():
     """Of more than two classes, each is DeLong's for the log-odds against the others; averages are jackknife's."""
     random = np.random.default_rng(3)
