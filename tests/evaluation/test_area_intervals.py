@@ -111,6 +111,20 @@ def test_every_class_has_an_interval_of_its_auroc():
             assert interval["lower"] < getattr(found, average)[name] < interval["upper"]
 
 
+def test_rows_without_a_label_of_several_classes():
+    """They don't change the intervals: each label stays with its scores."""
+    random = np.random.default_rng(8)
+    logits, labels, clusters = random.normal(size=(900, 4)), random.integers(0, 4, 900), np.arange(900) % 50
+    logits[np.arange(900), labels] += 1.5
+    known = np.arange(900) % 7 != 3
+    table = pa.table({"logits": logits.tolist(), "label": pa.array(labels, mask=~known), "patient": clusters})
+    found, want = (batchmax.evaluate(one, cluster="patient") for one in (table, table.filter(pa.array(known))))
+    for average in ("macro", "weighted"):
+        for name in ("auroc", "average_precision"):
+            interval = found.intervals[average][name]
+            assert bounds(interval) == pytest.approx(bounds(want.intervals[average][name]), rel=1e-9)
+
+
 def test_jackknife_of_clusters():
     """Standard errors are those of scikit-learn's metrics without each cluster, up to the width of a bin."""
     stats, metrics = package("scipy.stats"), package("sklearn.metrics")
