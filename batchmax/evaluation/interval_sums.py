@@ -127,7 +127,7 @@ class IntervalSums:
         }
 
     def of_values(self, name: str, values: pa.Array, computed: MetricIntervals) -> list[dict[str, Any]] | None:
-        """Return the intervals of the groups of these values of a column; None if there are none, or too many groups."""
+        """Return the intervals of the groups of these values of a column; None without, or for too many groups."""
         sums = next((one for one in self._by_value if one.name == name), None)
         return None if sums is None or not sums.is_complete else sums.intervals(values, computed)
 

@@ -10,9 +10,10 @@ import pytest
 
 import batchmax
 from batchmax.errors import UsageError
+from tests.support.requirements import optional
 
-optimize = pytest.importorskip("scipy.optimize")
-linear_model = pytest.importorskip("sklearn.linear_model")
+optimize = optional("scipy.optimize")
+linear_model = optional("sklearn.linear_model")
 
 NAMES = ("cat", "dog", "fish", "bird")
 N, K = 600, len(NAMES)
