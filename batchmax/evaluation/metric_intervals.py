@@ -130,6 +130,13 @@ class MetricIntervals:
             columns["mean_loss"] = self._jackknifed_ratios(*loss, LOSS_SCALE)
         return [{name: column[at] for name, column in columns.items()} for at in range(len(sums))]
 
+    def of_group(self) -> dict[str, Interval | None]:
+        """Return the intervals of the metrics that groups of rows have."""
+        sums, groups = self._totals[0], self.groups.sums
+        hits, weight = slice(HITS, HITS + 1), slice(WEIGHT, WEIGHT + 1)
+        accuracy = self._ratios(sums[hits], sums[weight], groups[:, hits], groups[:, weight])[0]
+        return {"accuracy": accuracy} | (self._losses() if self.is_possible else {})
+
     def _class_ratios(self, name: str) -> list[Interval | None]:
         """Return the intervals of a metric of each class."""
         # The Jaccard index is a proportion: of right predictions, among the rows that have the class or are predicted
@@ -140,7 +147,7 @@ class MetricIntervals:
             found = listed(*wilson(part, of, self.level), WILSON)
         else:
             found = self._ratios(part, of, *fractions(self.groups.classes, source))
-        return [mapped(one, _f1_of_jaccard) for one in found] if name == "f1" else found
+        return [mapped(one, f1_of_jaccard) for one in found] if name == "f1" else found
 
     def _ratios(self, part: Array, of: Array, parts: Array, ofs: Array) -> list[Interval | None]:
         """Return the intervals of m proportions, (m,), whose numerators and denominators in groups are (256, m)."""
@@ -201,7 +208,7 @@ class MetricIntervals:
         brier = self.jackknifed(values["brier"] / most, left_out["brier"] / most, "unit", is_skewed=True)
         found = {
             "mean_loss": loss,
-            "perplexity": mapped(loss, _exp),
+            "perplexity": mapped(loss, exp_of_loss),
             "brier": mapped(brier, lambda bound: most * bound),
         }
         if np.isfinite(sums[HITS]):
@@ -276,7 +283,7 @@ class MetricIntervals:
         """
         if interval is None:
             return None
-        weight, confidence, hits = self.counts.bins.T
+        weight, confidence, hits = self._totals[3].T
         gaps = np.where(weight > 0, quotient(hits - confidence, weight), 0.0)
         errors = gap_errors(self.groups.bins[self.used])
         bias = float((weight * absolute_bias(gaps, errors)).sum() / weight.sum())
@@ -323,9 +330,11 @@ def mapped(interval: Interval | None, change: Callable[[float], float]) -> Inter
     return listed(lower, upper, interval["method"])[0]
 
 
-def _f1_of_jaccard(index: float) -> float:
+def f1_of_jaccard(index: float) -> float:
+    """Return F1 as a function of the Jaccard index."""
     return 2.0 * index / (1.0 + index)
 
 
-def _exp(value: float) -> float:
+def exp_of_loss(value: float) -> float:
+    """Return the perplexity of a mean loss."""
     return float(perplexities(np.array([value]))[0])

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_types, type_text
 from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.job import check_token_figures
@@ -221,6 +222,12 @@ def _open(src: Any, options: InputOptions, key: str | None, columns: dict[str, s
         if name is not None:
             named.setdefault(name, option)
     source = open_rows(src, options, ("pred", "status"), named)
+    if not ACTIVATIONS[source.job.options.activation_name].is_distribution:
+        raise UsageError(
+            "multi-label rows can't be compared",
+            where="--label",
+            remedy="name a column with one class per row: --label NAME; or: batchmax evaluate, for each input",
+        )
     types = column_types(source.schema)
     for option, name in (columns or {}).items():
         if name is not None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from batchmax.evaluation.class_metrics import AREAS
 from batchmax.evaluation.curves.exact_curve import Areas
-from batchmax.evaluation.distributions import normal_quantile
-from batchmax.evaluation.intervals import FEWEST_GROUPS, WILSON, jackknife_bounds, wilson
+from batchmax.evaluation.distributions import normal_quantile, t_quantile
+from batchmax.evaluation.intervals import FEWEST_GROUPS, JACKKNIFE, WILSON, jackknife_bounds, standard_errors, wilson
 from batchmax.evaluation.jackknife import MOST_BYTES
 from batchmax.evaluation.metric_intervals import Interval, MetricIntervals, listed
 from batchmax.evaluation.metrics import RowMetrics
@@ -124,6 +124,16 @@ def area_intervals(
         found.of_all = dict(found.of_classes[0])
         both = [{"auroc": found.of_all["auroc"], "average_precision": curves[0].other_average_precision()}]
         found.of_classes = both + found.of_classes if computed.positive == 1 else found.of_classes + both
+    if any(one.is_coarse for one in curves):
+        found.notes.append(
+            "some areas under curves have no interval: their scores are so far from 0, or so close together, that bins "
+            "of scores don't distinguish them"
+        )
+    if sums is None:
+        found.notes.append(
+            f"average precision and averages over {len(areas):,} curves have no intervals, which would need too much "
+            "memory"
+        )
     if sums is None or not computed.is_possible:
         return found
     for average, values in averages.items():
@@ -140,6 +150,7 @@ class _Curve:
     def __init__(self, areas: Areas, counts: Array | None, computed: MetricIntervals) -> None:
         self.areas, self._computed = areas, computed
         self.left_out: Array | None = None
+        self.is_coarse = False
         if counts is None or not computed.is_possible:
             return
         total = counts.sum(axis=0)
@@ -186,7 +197,15 @@ class _Curve:
             n = used * (self._computed.n_units / len(self.left_out) if self._computed.has_clusters else 1.0)
             return wilson_at_end(value, n, self._computed.level)
         if not is_near(float(self.binned[0, which]), value):
+            self.is_coarse = True
             return None
+        sizes, level = (self.areas.positives, self.areas.negatives), self._computed.level
+        # Of rows with weights, the sizes aren't numbers of rows.
+        if which == AUROC and self.areas.placement_variances is not None and 1.0 < min(sizes) < FEW_ROWS:
+            error = float(standard_errors(self.left_out[:, which : which + 1])[0])
+            center, more = _with_more_rows(value, sizes, SMOOTHING)
+            t = t_quantile(0.5 + 0.5 * level, len(self.left_out) - 1)
+            return _around(center, error * error + more, t, value, JACKKNIFE) if error > 0.0 else None
         return self._computed.jackknifed(np.array([value]), self.left_out[:, which], "unit")
 
 
@@ -205,16 +224,29 @@ def delong(auroc: float, sizes: tuple[float, float], variances: tuple[float, flo
     if min(sizes) < 2 or not any(variances):
         return None
     more = SMOOTHING if min(sizes) < FEW_ROWS else 0.0
-    center = (auroc * min(sizes) + 0.5 * more) / (min(sizes) + more)
-    squared_error = 0.0
+    center, squared_error = _with_more_rows(auroc, sizes, more)
     for n, variance in zip(sizes, variances, strict=True):
-        squares = n * (variance + (auroc - center) ** 2) + more * (0.5 - center) ** 2
-        squared_error += squares / ((n + more) * (n + more - 1.0))
+        squared_error += n * variance / ((n + more) * (n + more - 1.0))
     quantile = normal_quantile(0.5 + 0.5 * level)
+    return _around(center, squared_error, quantile, auroc, DELONG)
+
+
+def _with_more_rows(auroc: float, sizes: tuple[float, float], more: float) -> tuple[float, float]:
+    """Return the AUROC with ``more`` rows of each class in the middle of the other, and what they add to its variance.
+
+    The AUROC is that of the smaller class, whose placements change most.
+    """
+    center = (auroc * min(sizes) + 0.5 * more) / (min(sizes) + more)
+    squares = ((n * (auroc - center) ** 2 + more * (0.5 - center) ** 2, n + more) for n in sizes)
+    return center, sum(square / (n * (n - 1.0)) for square, n in squares)
+
+
+def _around(center: float, squared_error: float, quantile: float, value: float, method: str) -> Interval | None:
+    """Return the interval around a center, extended to the value itself."""
     bounds = jackknife_bounds(np.array([center]), np.array([math.sqrt(squared_error)]), quantile, "unit")
-    interval = listed(*bounds, DELONG)[0]
+    interval = listed(*bounds, method)[0]
     if interval is not None:
-        interval |= {"lower": min(interval["lower"], auroc), "upper": max(interval["upper"], auroc)}
+        interval |= {"lower": min(interval["lower"], value), "upper": max(interval["upper"], value)}
     return interval
 
 

@@ -123,8 +123,11 @@ class ExactCurve:
             ap / positives if positives else None,
             other_ap / negatives if negatives else None,
             auroc if max_fpr == 1.0 or not is_defined else None if max_fpr is None else self._partial(max_fpr),
-            placement_variances=None if auroc is None or self._weights else (
-                _variance(auroc, positives, negatives, squares), _variance(auroc, negatives, positives, other_squares)
+            placement_variances=None
+            if auroc is None or self._weights
+            else (
+                _variance(auroc, positives, negatives, squares),
+                _variance(auroc, negatives, positives, other_squares),
             ),
         )
 
