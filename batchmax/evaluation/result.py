@@ -25,7 +25,7 @@ class Evaluation(CommandResult):
     """The result of an evaluation. A value that is missing or not finite is None.
 
     If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty. For
-    multi-label rows, there are losses, and a Brier score and calibration errors over the classes of all rows.
+    multi-label rows, an entry is a class of a row that has a label; all other entries count nowhere.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Evaluation(CommandResult):
         ``binary``, ``multiclass`` or ``multilabel``, and the positive class of a binary task.
     brier
         Mean over rows of the sum over classes of (p - y)**2; in a binary task, of that of the positive class alone. For
-        multi-label rows, the mean over classes.
+        multi-label rows, the mean over entries.
     ece, mce, rmsce
         Expected, maximum and root mean square calibration error: distance of confidence and accuracy over bins of equal
         width. A confidence of 1 is in the last bin. In a binary task, the confidence is the probability of the positive
@@ -63,16 +63,21 @@ class Evaluation(CommandResult):
         Of the positive class of a binary task, otherwise None: areas under the ROC and under the steps of precision
         against recall, as in scikit-learn. Rows are ordered by log-odds, or by the probabilities of scored files.
         ``partial_auroc`` is standardized, up to the false positive rate ``max_fpr``.
+    subset_accuracy, hamming_loss, label_ranking_average_precision, mean_label_loss
+        Of multi-label rows, otherwise None: the share of rows whose entries are all right, the share of wrong entries,
+        scikit-learn's ``label_ranking_average_precision_score``, and the mean loss of an entry.
     curves, bounds
         ``curves`` has the ``method`` of the areas. If it is ``binned``, ``bounds`` has by metric the ``lower`` and
         ``upper`` bound of the exact value.
-    macro, micro, weighted
+    macro, micro, weighted, samples
         Averages over classes of precision, recall, F1 and Jaccard index. 0/0 of a class counts as 0; ``macro`` is over
         the classes that are a label or a prediction of some row. ``macro`` and ``weighted`` also have AUROC and average
-        precision of each class against the others, over the classes for which they are defined.
+        precision of each class against the others, over the classes for which they are defined. For multi-label rows,
+        ``macro`` is over all classes, ``micro`` over all entries, ``samples`` over rows, and all have both areas.
     per_class
         Support, number of predictions, precision, recall, F1, Jaccard index and mean loss, in the order of the logits;
-        with curves also AUROC and average precision.
+        with curves also AUROC and average precision. For multi-label rows also the prevalence, the specificity, and
+        ``n_rows``, the rows with a label of the class; the mean loss is over these.
         Recall is None for a class without rows, precision for a class that was never predicted; scikit-learn returns
         ``zero_division``.
     confidence_level, intervals
