@@ -25,6 +25,7 @@ from batchmax.evaluation.label_groups import LabelGroups
 from batchmax.evaluation.label_intervals import LabelIntervalSums
 from batchmax.evaluation.label_result import add_label_metrics, add_sample_areas
 from batchmax.evaluation.labeled_input import LabeledInput
+from batchmax.evaluation.metric_intervals import MetricIntervals
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
 from batchmax.evaluation.metrics import (
     CONFIDENCE_BINS,
@@ -41,6 +42,7 @@ from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.kernels.compiler.dispatch import limit_threads
+from batchmax.kernels.jackknife_sums import GROUPS
 from batchmax.options.gates import TOKEN_FIGURES, Gate, infinite_losses
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
@@ -215,15 +217,19 @@ class _EvaluationPass:
         of_values = LabelGroups if self._is_independent else Groups
         self._groups = [of_values(name, types[name], bins, memory, **how) for name in columns]
         self._level = confidence_level
-        self._intervals = self._interval_sums(cluster, nested=nested, weighted=weighted) if confidence_level else None
+        of_rows: dict[str, Any] = {"cluster": cluster, "nested": nested, "weighted": weighted, "by": columns}
+        self._intervals = self._interval_sums(**of_rows) if confidence_level else None
+        self._computed: MetricIntervals | None = None
         self._tally, self._one_label = Tally(), 0
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
 
-    def _interval_sums(self, cluster: str | None, *, nested: bool, weighted: bool) -> IntervalSums:
+    def _interval_sums(self, *, by: list[str], cluster: str | None, nested: bool, weighted: bool) -> IntervalSums:
         if isinstance(self._counts, EntrySums):
             return LabelIntervalSums(self._counts, cluster=cluster, weighted=weighted)
-        return IntervalSums(self._counts, self._positive, cluster=cluster, nested=nested, weighted=weighted)
+        scores = self._curves.group_sums() if isinstance(self._curves, Curves) else None
+        of_rows: dict[str, Any] = {"cluster": cluster, "nested": nested, "weighted": weighted}
+        return IntervalSums(self._counts, self._positive, scores=scores, by=by, **of_rows)
 
     @property
     def schema(self) -> pa.Schema:
@@ -234,7 +240,10 @@ class _EvaluationPass:
         """Return the metrics as a table, without the groups that were already written."""
         if len(self._groups) == 1:
             return self._groups[0].table()
-        return metric_rows(result.as_dict() | {"slices": {group.name: group.metrics() for group in self._groups}})
+        return metric_rows(
+            result.as_dict()
+            | {"slices": {group.name: group.metrics(self._intervals_of_group) for group in self._groups}}
+        )
 
     def write_points(self, file: PointsFile | None) -> None:
         """Write the points of the curves, if there is a file for them."""
@@ -257,11 +266,14 @@ class _EvaluationPass:
             counting: list[Future[None]] = []
             for batch in row_batches(self.source, self._progress, self._warnings):
                 some = self._input.class_metrics(batch) if self._is_independent else self._input.metrics(batch)
+                scores = None
+                if isinstance(some, RowMetrics) and isinstance(self._curves, Curves):
+                    scores = self._curves.scores(batch, some)
                 for one in counting:
                     one.result()
-                counting = [counter.submit(self._count, batch, some)]
+                counting = [counter.submit(self._count, batch, some, scores)]
                 if self._intervals is not None:
-                    counting.append(counter.submit(self._intervals.add, batch.chunk, some))
+                    counting.append(counter.submit(self._intervals.add, batch.chunk, some, scores))
             for one in counting:
                 one.result()
         result = self._result(writes=write is not None)
@@ -269,7 +281,7 @@ class _EvaluationPass:
             raise GateError(reason, where=", ".join(result.files))
         return result
 
-    def _count(self, batch: RowBatch, some: RowMetrics | EntryMetrics) -> None:
+    def _count(self, batch: RowBatch, some: RowMetrics | EntryMetrics, scores: NDArray[Any] | None) -> None:
         chunk, status, counts = batch.chunk, batch.scores.status, self._counts
         if isinstance(some, EntryMetrics) and isinstance(counts, EntrySums) and isinstance(self._curves, LabelCurves):
             counts.add(some)
@@ -281,7 +293,7 @@ class _EvaluationPass:
                     group.add_labels(chunk.values(group.name), some)
         elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums) and isinstance(self._curves, Curves):
             counts.add(some)
-            self._curves.add(batch, some)
+            self._curves.add(scores, some)
             self._count_in_groups(chunk, status, some)
 
     def _count_in_groups(self, chunk: Chunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
@@ -347,7 +359,11 @@ class _EvaluationPass:
             self._add_intervals(result, self._intervals)
         for group in self._groups:
             listed = not group.given and len(group) <= MOST_LISTED
-            result.slices[group.name] = group.metrics() if listed else []
+            result.slices[group.name] = of_groups = group.metrics(self._intervals_of_group) if listed else []
+            if self._intervals is not None and of_groups and "intervals" not in of_groups[0]:
+                what = "more than 256 groups" if len(group) > GROUPS else "so many bins"
+                why = "the rows are multi-label" if self._is_independent else f"{what} would need too much memory"
+                result.notes.append(f"groups by {group.name!r} have no intervals: {why}")
             if not listed:
                 where = "they are in the table" if writes else "to write them to a file: -o groups.parquet"
                 result.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
@@ -362,12 +378,19 @@ class _EvaluationPass:
         result.seconds = round(time.monotonic() - self._started, 3)
         return result
 
+    def _intervals_of_group(self, name: str, values: pa.Array) -> list[dict[str, Any]] | None:
+        if self._intervals is None or self._computed is None:
+            return None
+        return self._intervals.of_values(name, values, self._computed)
+
     def _add_intervals(self, result: Evaluation, intervals: IntervalSums) -> None:
-        computed = intervals.computed(self._level)
+        self._computed = computed = intervals.computed(self._level)
         vars(result).update(intervals.fields(computed))
         if result.per_class:
             for one, found in zip(result.per_class, computed.of_classes(), strict=True):
                 one["intervals"] = found
+            if isinstance(self._curves, Curves):
+                self._curves.add_intervals(result, intervals.scores, computed)
         result.notes += intervals.notes()
         if warning := intervals.warning():
             result.warnings.append(warning)

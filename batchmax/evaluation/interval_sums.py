@@ -7,16 +7,20 @@ column of clusters, each sequence is a cluster.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array
 from batchmax.errors import UsageError
 from batchmax.evaluation.cluster_keys import hash_values
+from batchmax.evaluation.curves.area_intervals import ScoreGroupSums
+from batchmax.evaluation.group_intervals import SumsByValue
 from batchmax.evaluation.intervals import FEWEST_GROUPS
-from batchmax.evaluation.jackknife import Hashes, Jackknife, MetricGroupSums, row_hashes
+from batchmax.evaluation.jackknife import GroupSums, Hashes, Jackknife, MetricGroupSums, row_hashes
 from batchmax.evaluation.metric_intervals import MetricIntervals, mapped
 from batchmax.evaluation.metrics import MetricSums, RowMetrics
 from batchmax.evaluation.multi_label import EntryMetrics
@@ -58,6 +62,10 @@ class IntervalSums:
         Whether rows are sequences, and whether they have weights.
     groups
         The sums of groups of rows; None for those of one class per row.
+    by
+        Columns with groups of rows, which also have intervals.
+    scores
+        Counts the scores of groups; None if there are no curves.
     """
 
     def __init__(
@@ -69,29 +77,40 @@ class IntervalSums:
         nested: bool,
         weighted: bool,
         groups: MetricGroupSums | None = None,
+        scores: ScoreGroupSums | None = None,
+        by: Iterable[str] = (),
     ) -> None:
         self._counts, self._positive = counts, positive
         self._cluster, self._nested, self._weighted = cluster, nested, weighted
         self._first_row = 0
         self._has_clusters = cluster is not None or nested
         self._groups = groups or MetricGroupSums(counts.n_classes, counts.top_k, counts.n_bins, positive)
-        self.jackknife = Jackknife([self._groups], counts_clusters=self._has_clusters)
+        self.scores = scores
+        self._by_value = [SumsByValue(name, counts.n_bins, positive, self._hashes_of) for name in by]
+        sums: list[GroupSums] = [self._groups, *([] if scores is None else [scores]), *self._by_value]
+        self.jackknife = Jackknife(sums, counts_clusters=self._has_clusters)
 
-    def add(self, chunk: Chunk, some: RowMetrics | EntryMetrics) -> None:
-        """Add the rows or tokens of a chunk; chunks are in the order of the input."""
+    def add(self, chunk: Chunk, some: RowMetrics | EntryMetrics, scores: Array | None) -> None:
+        """Add the rows or tokens of a chunk, with the scores that order them; chunks are in the order of the input."""
+        if self.scores is not None and scores is not None and isinstance(some, RowMetrics):
+            self.scores.prepare(some, scores)
+        for values in self._by_value:
+            values.prepare(chunk)
         self.jackknife.add(some, self._hashes(chunk))
         self._first_row += chunk.rows_done
 
     def _hashes(self, chunk: Chunk) -> Hashes:
+        if self._cluster is not None:
+            return self._hashes_of(chunk, self._cluster)
         if isinstance(chunk, TokenChunk):
-            tokens = chunk.tokens
-            of_rows = row_hashes(self._first_row)(0, tokens.n_rows)
-            if self._cluster is not None:
-                of_rows = hash_values(column_array(tokens.rows, self._cluster))
-            return _Repeated(of_rows, tokens.lengths)
-        if self._cluster is None:
-            return row_hashes(self._first_row)
-        column = chunk.values(self._cluster)
+            return _Repeated(row_hashes(self._first_row)(0, chunk.tokens.n_rows), chunk.tokens.lengths)
+        return row_hashes(self._first_row)
+
+    def _hashes_of(self, chunk: Chunk, name: str) -> Hashes:
+        """Return the hashes of the values of a column."""
+        if isinstance(chunk, TokenChunk):
+            return _Repeated(hash_values(column_array(chunk.tokens.rows, name)), chunk.tokens.lengths)
+        column = chunk.values(name)
         return lambda start, stop: hash_values(column[start:stop])
 
     def fields(self, computed: MetricIntervals) -> dict[str, Any]:
@@ -106,6 +125,11 @@ class IntervalSums:
             "calibration_p": computed.calibration_p,
             "intervals": intervals,
         }
+
+    def of_values(self, name: str, values: pa.Array, computed: MetricIntervals) -> list[dict[str, Any]] | None:
+        """Return the intervals of the groups of these values of a column; None without, or for too many groups."""
+        sums = next((one for one in self._by_value if one.name == name), None)
+        return None if sums is None or not sums.is_complete else sums.intervals(values, computed)
 
     def warning(self) -> str:
         """Return a warning that there are few clusters, or an empty string."""
@@ -139,7 +163,7 @@ class IntervalSums:
         """Return the intervals of all rows that were added."""
         n_units = self.jackknife.n_clusters if self._has_clusters else self._counts.n_counted
         independent = not (self._has_clusters or self._weighted)
-        return self._kind(self._counts, self._groups, self._positive, level, n_units, independent)
+        return self._kind(self._counts, self._groups, self._positive, level, n_units, independent, self._has_clusters)
 
 
 class _Repeated:

@@ -97,7 +97,7 @@ class LabelIntervals(MetricIntervals):
     @cached_property
     def calibration_p(self) -> float | None:
         """The p-value of the hypothesis that the probabilities are calibrated."""
-        return calibration_test(self.groups.bins[self._used], independent=False) if self.is_possible else None
+        return calibration_test(self.groups.bins[self.used], independent=False) if self.is_possible else None
 
     def of_classes(self) -> list[dict[str, Any]]:
         """Return the intervals of each class."""
@@ -127,7 +127,7 @@ class LabelIntervals(MetricIntervals):
     def _losses(self) -> dict[str, Interval | None]:
         """Return the intervals of all other metrics."""
         sums, _, classes, bins = self._totals
-        groups, of_classes = self.groups.sums[self._used], self.groups.classes[self._used]
+        groups, of_classes = self.groups.sums[self.used], self.groups.classes[self.used]
         values = label_values(sums[np.newaxis], classes[np.newaxis, : of_classes.shape[1]])
         step = max(1, BLOCK // max(1, of_classes.shape[1]))
         blocks = [
@@ -143,13 +143,11 @@ class LabelIntervals(MetricIntervals):
             scale = LOSS_SCALE if name in {"mean_loss", "mean_label_loss"} else "unit"
             is_defined = np.isfinite(values[name]).all()
             skewed = name in SKEWED
-            found[name] = (
-                self._jackknifed(values[name], left_out[name], scale, is_skewed=skewed) if is_defined else None
-            )
+            found[name] = self.jackknifed(values[name], left_out[name], scale, is_skewed=skewed) if is_defined else None
         found["perplexity"] = mapped(found["mean_loss"], exp_of_loss)
         ece = calibration_errors(bins[np.newaxis])["ece"]
-        eces = calibration_errors(without(bins, self.groups.bins[self._used][..., :3]))["ece"]
-        found["ece"] = self._ece(self._jackknifed(ece, eces, "plain"))
+        eces = calibration_errors(without(bins, self.groups.bins[self.used][..., :3]))["ece"]
+        found["ece"] = self._ece(self.jackknifed(ece, eces, "plain"))
         return found
 
     def _averages(self) -> dict[str, Interval | None]:

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_types, number_values, plain_array, plain_type, valid_rows
 from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.scored_input import loss_column
@@ -30,7 +29,6 @@ from batchmax.kernels.row_metrics import metric_rows, soft_metric_rows
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import refuse
 from batchmax.runtime.text import close_match
-from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_file import arrow_schema
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_WITHOUT_LOSS, Status
@@ -91,7 +89,7 @@ class LabeledInput:
             columns.setdefault(cluster, "--cluster")
         if written is not None:
             columns.setdefault(written, "--columns")
-        self.source = open_rows(src, options, ("loss",), columns, multi_label=True)
+        self.source = open_rows(src, options, ("loss", "losses"), columns)
         job = self.source.job
         if job.label is None:
             raise UsageError(
@@ -109,10 +107,6 @@ class LabeledInput:
             if not (pa.types.is_integer(plain_type(kind)) or pa.types.is_floating(plain_type(kind))):
                 what = f"column {sample_weight!r} has type {kind}, not a number type"
                 raise UsageError(what, where="--sample-weight", remedy="name another column")
-        if not ACTIVATIONS[job.options.activation_name].is_distribution:
-            # Metrics of classes need the loss of each.
-            self.source.job = replace(job, outputs=tuple(dict.fromkeys((*job.outputs, "losses"))))
-            check_memory(self.source)
         self._weight = sample_weight
         is_same = all(loss_column(arrow_schema(one.metadata), options) == written for one in self.source.files)
         self._written = written if is_same else None
