@@ -114,6 +114,8 @@ LACKING = {
     "one infinite value": {
         *("mean_loss", "log_likelihood", "perplexity", "bits_per_token", "bits_per_byte", "d2_log_loss"),
         *("mean_loss_b", "mean_loss_change", "mean_loss_change_low", "mean_loss_change_high", "mean_kl"),
+        *(f"changes.mean_loss.{of}" for of in ("b", "change", "lower", "upper", "p_value", "mde")),
+        *("changes.d2_log_loss.b", "changes.d2_log_loss.change"),
     },
 }
 """The metrics without a value, in situations in which most have one."""
@@ -136,6 +138,9 @@ PROPORTIONS = {
     *("micro.precision", "micro.recall", "micro.f1", "micro.jaccard"),
 }
 """The metrics whose intervals need no ten rows; sequences are clusters, and intervals need ten."""
+
+CHANGES_OF_PAIRS = {f"changes.{name}" for name in ("mean_loss", "brier", "accuracy")}
+"""The same for changes of metrics."""
 
 COMMANDS = {
     "score": (score, sorted(set(SCORE_FIGURES) - OF_TOKENS)),
@@ -161,9 +166,12 @@ def test_no_gate_passes_without_evidence(command, situation, tmp_path):
         except GateError as error:
             failed[name] = str(error)
     known = KNOWN.get(situation, set(names) - LACKING.get(situation, set())) - OF_TWO_CLASSES - OF_LABELS
-    intervals = {name for name in names if name.endswith((".lower", ".upper"))} | {"calibration_p"}
-    proportions = {name for name in intervals if name.rpartition(".")[0] in PROPORTIONS}
-    known = known - (intervals - proportions if command == "evaluate" else intervals)
+    known = {name for name in known if name.removeprefix("changes.").rpartition(".")[0] not in OF_TWO_CLASSES}
+    intervals = {name for name in names if name.endswith((".lower", ".upper", ".p_value", ".mde"))} | {"calibration_p"}
+    with_few_rows = {name for name in intervals if name.rpartition(".")[0] in PROPORTIONS | CHANGES_OF_PAIRS}
+    known = known - (intervals if "sequences" in command else intervals - with_few_rows)
+    if command == "compare of sequences":
+        known = known - {"mean_loss_change_low", "mean_loss_change_high"}
     if situation == "one NaN":
         # The only sequence is bad, so there is no sequence whose tokens all have a loss.
         known = known - {"bits_per_byte"}

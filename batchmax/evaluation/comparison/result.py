@@ -251,7 +251,6 @@ class Comparison(CommandResult):
         has_bounds = self.mean_loss_change_low is not None
         too_few = "" if has_bounds else f"an interval needs at least {FEWEST_GROUPS} clusters"
         one_pair = "an interval needs at least two pairs" if self.n_judged < 2 else ""
-        no_labels = NO_LABELS if self.infinite_losses_a is None else ""
         no_changes = "" if self.changes else "--confidence-level 0 computes no changes"
         no_kl = self._infinite("divergence") if self.infinite_kl else ""
         reasons = {
@@ -265,8 +264,6 @@ class Comparison(CommandResult):
                 *(no_loss, no_changes, infinite_a, infinite_b, one_pair, too_few),
             ),
             ("infinite_losses_a", "infinite_losses_b"): (no_loss,),
-            ("confidence_level",): (no_labels, no_changes),
-            ("n_clusters",): (no_labels, no_changes, "" if self.n_clusters is not None else "rows are independent"),
             ("accuracy_a", "accuracy_b", "right_to_wrong", "wrong_to_right", "mcnemar_p"): (no_loss, no_classes),
             ("agreement", "infinite_kl"): (not_compared,),
             ("mean_kl",): (not_compared, no_kl),
@@ -306,8 +303,11 @@ def change_in(changes: dict[str, Any], name: str) -> dict[str, Any] | None:
     return found
 
 
-OWN_NAMES = tuple(one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"})
-"""The numeric attributes."""
+OF_RUN = {"confidence_level", "n_clusters"}
+OWN_NAMES = tuple(
+    one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"} and one.name not in OF_RUN
+)
+"""The numeric attributes that are metrics."""
 CHANGE_NAMES = tuple(f"changes.{name}.{of}" for name in CHANGED for of in FIELDS if of != "p_adjusted")
 COMPARISON_NAMES = OWN_NAMES + CHANGE_NAMES
 """Names that a condition can use."""
