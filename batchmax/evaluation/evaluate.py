@@ -21,6 +21,7 @@ from batchmax.evaluation.curves.points_file import PointsFile
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.interval_sums import IntervalSums, check_level
 from batchmax.evaluation.labeled_input import LabeledInput
+from batchmax.evaluation.metric_intervals import MetricIntervals
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
 from batchmax.evaluation.metrics import (
     CONFIDENCE_BINS,
@@ -36,6 +37,7 @@ from batchmax.evaluation.result import EVALUATION_GATES, Evaluation
 from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
+from batchmax.kernels.jackknife_sums import GROUPS
 from batchmax.options.gates import TOKEN_FIGURES, Gate, infinite_losses
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
@@ -203,11 +205,13 @@ class _EvaluationPass:
         nested, text = job.nesting is not None, options.bytes is not None
         how: dict[str, Any] = {"positive": self._positive, "nested": nested, "has_text": text}
         self._groups = [Groups(name, types[name], bins, memory, **how) for name in columns]
-        self._level, self._intervals = confidence_level, None
+        self._level = confidence_level
+        self._intervals: IntervalSums | None = None
+        self._computed: MetricIntervals | None = None
         if confidence_level and isinstance(self._counts, MetricSums):
-            self._intervals = IntervalSums(
-                self._counts, self._positive, cluster=cluster, nested=nested, weighted=sample_weight is not None
-            )
+            kind: dict[str, Any] = {"cluster": cluster, "nested": nested, "weighted": sample_weight is not None}
+            scores = self._curves.group_sums()
+            self._intervals = IntervalSums(self._counts, self._positive, scores=scores, by=columns, **kind)
         self._tally = Tally()
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
@@ -221,7 +225,10 @@ class _EvaluationPass:
         """Return the metrics as a table, without the groups that were already written."""
         if len(self._groups) == 1:
             return self._groups[0].table()
-        return metric_rows(result.as_dict() | {"slices": {group.name: group.metrics() for group in self._groups}})
+        return metric_rows(
+            result.as_dict()
+            | {"slices": {group.name: group.metrics(self._intervals_of_group) for group in self._groups}}
+        )
 
     def write_points(self, file: PointsFile | None) -> None:
         """Write the points of the curves, if there is a file for them."""
@@ -243,11 +250,12 @@ class _EvaluationPass:
             counting: list[Future[None]] = []
             for batch in row_batches(self.source, self._progress, self._warnings):
                 some = self._input.class_metrics(batch) if self._is_independent else self._input.metrics(batch)
+                scores = self._curves.scores(batch, some) if isinstance(some, RowMetrics) else None
                 for one in counting:
                     one.result()
-                counting = [counter.submit(self._count, batch, some)]
+                counting = [counter.submit(self._count, batch, some, scores)]
                 if self._intervals is not None and isinstance(some, RowMetrics):
-                    counting.append(counter.submit(self._intervals.add, batch.chunk, some))
+                    counting.append(counter.submit(self._intervals.add, batch.chunk, some, scores))
             for one in counting:
                 one.result()
         result = self._result(writes=write is not None)
@@ -255,14 +263,14 @@ class _EvaluationPass:
             raise GateError(reason, where=", ".join(result.files))
         return result
 
-    def _count(self, batch: RowBatch, some: RowMetrics | EntryMetrics) -> None:
+    def _count(self, batch: RowBatch, some: RowMetrics | EntryMetrics, scores: NDArray[Any] | None) -> None:
         chunk, status, counts = batch.chunk, batch.scores.status, self._counts
         if isinstance(some, EntryMetrics) and isinstance(counts, EntrySums):
             counts.add(some)
             self._tally.add(status)
         elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
             counts.add(some)
-            self._curves.add(batch, some)
+            self._curves.add(scores, some)
             self._count_in_groups(chunk, status, some)
 
     def _count_in_groups(self, chunk: Chunk, status: NDArray[np.uint8], some: RowMetrics) -> None:
@@ -327,7 +335,10 @@ class _EvaluationPass:
             self._add_intervals(result, self._intervals)
         for group in self._groups:
             listed = not group.given and len(group) <= MOST_LISTED
-            result.slices[group.name] = group.metrics() if listed else []
+            result.slices[group.name] = of_groups = group.metrics(self._intervals_of_group) if listed else []
+            if self._intervals is not None and of_groups and "intervals" not in of_groups[0]:
+                what = "more than 256 groups" if len(group) > GROUPS else "so many bins"
+                result.notes.append(f"groups by {group.name!r} have no intervals: {what} would need too much memory")
             if not listed:
                 where = "they are in the table" if writes else "to write them to a file: -o groups.parquet"
                 result.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
@@ -340,12 +351,18 @@ class _EvaluationPass:
         result.seconds = round(time.monotonic() - self._started, 3)
         return result
 
+    def _intervals_of_group(self, name: str, values: pa.Array) -> list[dict[str, Any]] | None:
+        if self._intervals is None or self._computed is None:
+            return None
+        return self._intervals.of_values(name, values, self._computed)
+
     def _add_intervals(self, result: Evaluation, intervals: IntervalSums) -> None:
-        computed = intervals.computed(self._level)
+        self._computed = computed = intervals.computed(self._level)
         vars(result).update(intervals.fields(computed))
         if result.per_class:
             for one, found in zip(result.per_class, computed.of_classes(), strict=True):
                 one["intervals"] = found
+            self._curves.add_intervals(result, intervals.scores, computed)
         result.notes += intervals.notes()
         if warning := intervals.warning():
             result.warnings.append(warning)

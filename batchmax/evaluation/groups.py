@@ -43,6 +43,8 @@ SEQUENCES, TOKENS, BYTES, TEXT_NLL, OF_SEQUENCES = 0, 1, 2, 3, 4
 """Positions in the sums of a group of sequences: the number of sequences, the number of tokens with a loss, and, over
 the sequences that have a loss as a whole, the bytes of text and the sum of losses."""
 
+IntervalsOf = Callable[[str, pa.Array], list[dict[str, Any]] | None]
+
 AS_INTEGERS = pa.types.is_timestamp, pa.types.is_duration, pa.types.is_date64, pa.types.is_time64
 """Types that are looked up as integers, because their Python objects may lose nanoseconds."""
 
@@ -183,11 +185,17 @@ class Groups:
         starts = range(0, max(1, len(values)), PIECE)
         return pa.concat_batches(self._batch(values[start : start + PIECE]) for start in starts)
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the metrics of each group in memory, as in the JSON, the largest group first."""
+    def metrics(self, intervals: IntervalsOf | None = None) -> list[dict[str, Any]]:
+        """Return the metrics of each group in memory, as in the JSON, the largest group first.
+
+        ``intervals`` returns those of the groups of some values, or None.
+        """
         values = map(_plain, self._texts(list(self._numbers)))
         metrics = self.table().select(range(1, len(self.schema))).to_pylist()
         rows = [{"value": value, **row} for value, row in zip(values, metrics, strict=True)]
+        found = None if intervals is None else intervals(self.name, self.table().column(0))
+        for row, own in zip(rows, found or (), strict=found is not None):
+            row["intervals"] = own
         return sorted(rows, key=lambda row: -row["n_rows"])
 
     def __len__(self) -> int:

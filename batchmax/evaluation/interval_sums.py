@@ -7,16 +7,20 @@ column of clusters, each sequence is a cluster.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array
 from batchmax.errors import UsageError
 from batchmax.evaluation.cluster_keys import hash_values
+from batchmax.evaluation.curves.area_intervals import ScoreGroupSums
+from batchmax.evaluation.group_intervals import SumsByValue
 from batchmax.evaluation.intervals import FEWEST_GROUPS
-from batchmax.evaluation.jackknife import Hashes, Jackknife, MetricGroupSums, row_hashes
+from batchmax.evaluation.jackknife import GroupSums, Hashes, Jackknife, MetricGroupSums, row_hashes
 from batchmax.evaluation.metric_intervals import MetricIntervals, mapped
 from batchmax.evaluation.metrics import MetricSums, RowMetrics
 from batchmax.runtime.text import quantity
@@ -55,6 +59,10 @@ class IntervalSums:
         The column of clusters; None if each row, or each sequence, is independent of the others.
     nested, weighted
         Whether rows are sequences, and whether they have weights.
+    by
+        Columns with groups of rows, which also have intervals.
+    scores
+        Counts the scores of groups; None if there are no curves.
     """
 
     def __init__(
@@ -65,29 +73,40 @@ class IntervalSums:
         cluster: str | None,
         nested: bool,
         weighted: bool,
+        scores: ScoreGroupSums | None = None,
+        by: Iterable[str] = (),
     ) -> None:
         self._counts, self._positive = counts, positive
         self._cluster, self._nested, self._weighted = cluster, nested, weighted
         self._first_row = 0
         self._has_clusters = cluster is not None or nested
         self._groups = MetricGroupSums(counts.n_classes, counts.top_k, counts.n_bins, positive)
-        self.jackknife = Jackknife([self._groups], counts_clusters=self._has_clusters)
+        self.scores = scores
+        self._by_value = [SumsByValue(name, counts.n_bins, positive, self._hashes_of) for name in by]
+        sums: list[GroupSums] = [self._groups, *([] if scores is None else [scores]), *self._by_value]
+        self.jackknife = Jackknife(sums, counts_clusters=self._has_clusters)
 
-    def add(self, chunk: Chunk, some: RowMetrics) -> None:
-        """Add the rows or tokens of a chunk; chunks are in the order of the input."""
+    def add(self, chunk: Chunk, some: RowMetrics, scores: Array | None) -> None:
+        """Add the rows or tokens of a chunk, with the scores that order them; chunks are in the order of the input."""
+        if self.scores is not None and scores is not None:
+            self.scores.prepare(some, scores)
+        for values in self._by_value:
+            values.prepare(chunk)
         self.jackknife.add(some, self._hashes(chunk))
         self._first_row += chunk.rows_done
 
     def _hashes(self, chunk: Chunk) -> Hashes:
+        if self._cluster is not None:
+            return self._hashes_of(chunk, self._cluster)
         if isinstance(chunk, TokenChunk):
-            tokens = chunk.tokens
-            of_rows = row_hashes(self._first_row)(0, tokens.n_rows)
-            if self._cluster is not None:
-                of_rows = hash_values(column_array(tokens.rows, self._cluster))
-            return _Repeated(of_rows, tokens.lengths)
-        if self._cluster is None:
-            return row_hashes(self._first_row)
-        column = chunk.values(self._cluster)
+            return _Repeated(row_hashes(self._first_row)(0, chunk.tokens.n_rows), chunk.tokens.lengths)
+        return row_hashes(self._first_row)
+
+    def _hashes_of(self, chunk: Chunk, name: str) -> Hashes:
+        """Return the hashes of the values of a column."""
+        if isinstance(chunk, TokenChunk):
+            return _Repeated(hash_values(column_array(chunk.tokens.rows, name)), chunk.tokens.lengths)
+        column = chunk.values(name)
         return lambda start, stop: hash_values(column[start:stop])
 
     def fields(self, computed: MetricIntervals) -> dict[str, Any]:
@@ -102,6 +121,11 @@ class IntervalSums:
             "calibration_p": computed.calibration_p,
             "intervals": intervals,
         }
+
+    def of_values(self, name: str, values: pa.Array, computed: MetricIntervals) -> list[dict[str, Any]] | None:
+        """Return the intervals of the groups of these values of a column; None if there are too many."""
+        sums = next(one for one in self._by_value if one.name == name)
+        return sums.intervals(values, computed) if sums.is_complete else None
 
     def warning(self) -> str:
         """Return a warning that there are few clusters, or an empty string."""
@@ -130,7 +154,9 @@ class IntervalSums:
         """Return the intervals of all rows that were added."""
         n_units = self.jackknife.n_clusters if self._has_clusters else self._counts.n_counted
         independent = not (self._has_clusters or self._weighted)
-        return MetricIntervals(self._counts, self._groups, self._positive, level, n_units, independent)
+        return MetricIntervals(
+            self._counts, self._groups, self._positive, level, n_units, independent, self._has_clusters
+        )
 
 
 class _Repeated:

@@ -145,10 +145,12 @@ class Jackknife:
         groups = np.empty(GROUPS, np.uint8)
         groups_of_hashes(first, groups)
         for array in (array for sums in self._sums for array in sums.arrays):
-            before = array.copy()
-            array[:] = 0
-            for group, part in zip(groups, before, strict=True):
-                array[group] += part
+            # A group is a row or a cluster so far, so most of its sums are 0; unused memory isn't written.
+            flat = array.reshape(GROUPS, -1)
+            places, columns = np.nonzero(flat)
+            parts = flat[places, columns]
+            flat[places, columns] = 0.0
+            np.add.at(flat, (groups[places], columns), parts)
         self._is_few = False
         if self._counts:
             self._distinct = np.zeros(FIRST_SLOTS, np.uint64)

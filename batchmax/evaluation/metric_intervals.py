@@ -71,6 +71,8 @@ class MetricIntervals:
         The number of independent units: rows or clusters.
     independent
         Whether each row is a unit, and has no weight.
+    has_clusters
+        Whether units are clusters.
     """
 
     counts: MetricSums
@@ -79,16 +81,17 @@ class MetricIntervals:
     level: float
     n_units: int
     independent: bool
+    has_clusters: bool = False
 
     @cached_property
-    def _used(self) -> Array:
+    def used(self) -> Array:
         """The numbers of the groups that have rows."""
         return np.flatnonzero(self.groups.sums[:, WEIGHT] > 0)
 
     @property
     def is_possible(self) -> bool:
         """Whether there are enough groups for a variance."""
-        return len(self._used) >= FEWEST_GROUPS
+        return len(self.used) >= FEWEST_GROUPS
 
     @cached_property
     def _totals(self) -> tuple[Array, Array, Array, Array]:
@@ -112,7 +115,7 @@ class MetricIntervals:
     @cached_property
     def calibration_p(self) -> float | None:
         """The p-value of the hypothesis that the probabilities are calibrated."""
-        bins = self.groups.bins[self._used]
+        bins = self.groups.bins[self.used]
         if not self.is_possible or not np.isfinite(bins).all():
             return None
         return calibration_test(bins, independent=self.independent)
@@ -127,6 +130,13 @@ class MetricIntervals:
             columns["mean_loss"] = self._jackknifed_ratios(*loss, LOSS_SCALE)
         return [{name: column[at] for name, column in columns.items()} for at in range(len(sums))]
 
+    def of_group(self) -> dict[str, Interval | None]:
+        """Return the intervals of the metrics that groups of rows have."""
+        sums, groups = self._totals[0], self.groups.sums
+        hits, weight = slice(HITS, HITS + 1), slice(WEIGHT, WEIGHT + 1)
+        accuracy = self._ratios(sums[hits], sums[weight], groups[:, hits], groups[:, weight])[0]
+        return {"accuracy": accuracy} | (self._losses() if self.is_possible else {})
+
     def _class_ratios(self, name: str) -> list[Interval | None]:
         """Return the intervals of a metric of each class."""
         # The Jaccard index is a proportion: of right predictions, among the rows that have the class or are predicted
@@ -134,7 +144,7 @@ class MetricIntervals:
         source = "jaccard" if name == "f1" else name
         part, of = fractions(self.counts.classes, source)
         if self.independent:
-            found = _listed(*wilson(part, of, self.level), WILSON)
+            found = listed(*wilson(part, of, self.level), WILSON)
         else:
             found = self._ratios(part, of, *fractions(self.groups.classes, source))
         return [mapped(one, _f1_of_jaccard) for one in found] if name == "f1" else found
@@ -142,7 +152,7 @@ class MetricIntervals:
     def _ratios(self, part: Array, of: Array, parts: Array, ofs: Array) -> list[Interval | None]:
         """Return the intervals of m proportions, (m,), whose numerators and denominators in groups are (256, m)."""
         if self.independent:
-            return _listed(*wilson(part, of, self.level), WILSON)
+            return listed(*wilson(part, of, self.level), WILSON)
         if parts.shape[1] != len(part):
             return [None] * len(part)
         return self._jackknifed_ratios(part, of, parts, ofs, "unit")
@@ -153,18 +163,18 @@ class MetricIntervals:
         """Return the jackknife intervals of m ratios; None for those of fewer than 10 groups."""
         if not self.is_possible:
             return [None] * len(part)
-        parts, ofs = parts[self._used], ofs[self._used]
+        parts, ofs = parts[self.used], ofs[self.used]
         values, used = quotient(part, of), np.count_nonzero(ofs, axis=0)
         errors = standard_errors(quotient(_without(part, parts), _without(of, ofs)))
         # Losses are skewed, and a loss of few groups has few degrees of freedom.
         degrees = {int(n): max(1, n - 1) if scale == LOSS_SCALE else self._degrees for n in np.unique(used)}
         t = np.array([self._t(degrees[n]) for n in used.tolist()])
         bounds = jackknife_bounds(values, errors, t, scale)
-        found = _listed(*bounds, JACKKNIFE)
+        found = listed(*bounds, JACKKNIFE)
         for at in np.flatnonzero((values <= 0) | (values >= 1)) if scale == "unit" else ():
             # There is no variation. Every group has several clusters if there are more clusters than groups.
-            n = self.n_units * float(used[at]) / len(self._used)
-            found[at] = _listed(*wilson(np.round(values[at : at + 1]) * n, np.array([n]), self.level), WILSON)[0]
+            n = self.n_units * float(used[at]) / len(self.used)
+            found[at] = listed(*wilson(np.round(values[at : at + 1]) * n, np.array([n]), self.level), WILSON)[0]
         return [one if enough else None for one, enough in zip(found, used >= FEWEST_GROUPS, strict=True)]
 
     def _proportions(self) -> dict[str, Interval | None]:
@@ -189,13 +199,13 @@ class MetricIntervals:
     def _losses(self) -> dict[str, Interval | None]:
         """Return the intervals of losses and of calibration."""
         sums, _, _, bins = self._totals
-        used = self._used
+        used = self.used
         values = group_metrics(sums[np.newaxis])
         left_out = group_metrics(_without(sums, self.groups.sums[used]))
-        loss = self._jackknifed(values["mean_loss"], left_out["mean_loss"], LOSS_SCALE, is_skewed=True)
+        loss = self.jackknifed(values["mean_loss"], left_out["mean_loss"], LOSS_SCALE, is_skewed=True)
         # Over several classes, the Brier score is between 0 and 2.
         most = 2.0 if self.positive is None else 1.0
-        brier = self._jackknifed(values["brier"] / most, left_out["brier"] / most, "unit", is_skewed=True)
+        brier = self.jackknifed(values["brier"] / most, left_out["brier"] / most, "unit", is_skewed=True)
         found = {
             "mean_loss": loss,
             "perplexity": mapped(loss, _exp),
@@ -204,24 +214,24 @@ class MetricIntervals:
         if np.isfinite(sums[HITS]):
             ece = calibration_errors(bins[np.newaxis])["ece"]
             eces = calibration_errors(_without(bins, self.groups.bins[used][..., :3]))["ece"]
-            found["ece"] = self._ece(self._jackknifed(ece, eces, "plain"))
+            found["ece"] = self._ece(self.jackknifed(ece, eces, "plain"))
         return found
 
-    def _jackknifed(self, value: Array, left_out: Array, scale: Scale, *, is_skewed: bool = False) -> Interval | None:
+    def jackknifed(self, value: Array, left_out: Array, scale: Scale, *, is_skewed: bool = False) -> Interval | None:
         """Return the jackknife interval of a metric, (1,), from its values without each group, (g,)."""
         error = standard_errors(left_out[:, np.newaxis])
         if not error[0] > ROUNDING * abs(value[0]):
             return None
         degrees = effective_degrees(left_out) if is_skewed else self._degrees
         t = self._t(degrees)
-        return _listed(*jackknife_bounds(value, error, t, scale), JACKKNIFE)[0]
+        return listed(*jackknife_bounds(value, error, t, scale), JACKKNIFE)[0]
 
     def _t(self, degrees: float) -> float:
         return t_quantile(0.5 + 0.5 * self.level, degrees)
 
     @property
     def _degrees(self) -> int:
-        return len(self._used) - 1
+        return len(self.used) - 1
 
     def _averages(self) -> dict[str, Interval | None]:
         """Return the intervals of averages over classes and of agreement.
@@ -230,16 +240,16 @@ class MetricIntervals:
         all rows of a class are right or wrong, and too little if there are few. That is Agresti and Coull's idea for
         proportions (1998, The American Statistician 52, 119-126).
         """
-        groups, sums = self.groups.classes[self._used], self._totals[0]
+        groups, sums = self.groups.classes[self.used], self._totals[0]
         if not groups.shape[1]:
             return {}
         losses = group_metrics(sums[np.newaxis])["mean_loss"]
-        left_losses = group_metrics(_without(sums, self.groups.sums[self._used]))["mean_loss"]
+        left_losses = group_metrics(_without(sums, self.groups.sums[self.used]))["mean_loss"]
         totals = self._totals[2]
         values = class_values(totals[np.newaxis], losses, self.positive)
         left_out = self._left_out(totals, groups, left_losses)
         found = {
-            "d2_log_loss": self._jackknifed(values["d2_log_loss"], left_out["d2_log_loss"], "plain", is_skewed=True)
+            "d2_log_loss": self.jackknifed(values["d2_log_loss"], left_out["d2_log_loss"], "plain", is_skewed=True)
         }
         if self.positive is not None:
             more = SMOOTHING * _one_of_each() * float(sums[WEIGHT]) / self.counts.n_counted
@@ -249,7 +259,7 @@ class MetricIntervals:
         else:
             centers = values
         for name in SMOOTH:
-            interval = self._jackknifed(centers[name], left_out[name], SCALES.get(name, "unit"))
+            interval = self.jackknifed(centers[name], left_out[name], SCALES.get(name, "unit"))
             value = float(values[name][0])
             if interval is not None and np.isfinite(value):
                 interval |= {"lower": min(interval["lower"], value), "upper": max(interval["upper"], value)}
@@ -275,7 +285,7 @@ class MetricIntervals:
             return None
         weight, confidence, hits = self.counts.bins.T
         gaps = np.where(weight > 0, quotient(hits - confidence, weight), 0.0)
-        errors = gap_errors(self.groups.bins[self._used])
+        errors = gap_errors(self.groups.bins[self.used])
         bias = float((weight * absolute_bias(gaps, errors)).sum() / weight.sum())
         # On average, the square of an observed gap is larger than that of the actual gap by the square of the error.
         # The bias at the observed gaps is therefore too small for the lower bound.
@@ -303,7 +313,7 @@ def _without(total: Array, parts: Array) -> Array:
     return np.where(np.abs(left) <= ROUNDING * np.abs(total), 0.0, left)
 
 
-def _listed(lower: Array, upper: Array, method: str) -> list[Interval | None]:
+def listed(lower: Array, upper: Array, method: str) -> list[Interval | None]:
     """Return intervals as in the JSON; None where a bound isn't finite."""
     is_known = np.isfinite(lower) & np.isfinite(upper)
     return [
@@ -317,7 +327,7 @@ def mapped(interval: Interval | None, change: Callable[[float], float]) -> Inter
     if interval is None:
         return None
     lower, upper = (np.array([change(interval[bound])]) for bound in ("lower", "upper"))
-    return _listed(lower, upper, interval["method"])[0]
+    return listed(lower, upper, interval["method"])[0]
 
 
 def _f1_of_jaccard(index: float) -> float:

@@ -77,7 +77,11 @@ def _rows(result: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float 
         for one in groups:
             name = None if one["value"] is None else str(one["value"])
             for figure in list(one)[1:]:
-                yield column, name, figure, one[figure]
+                if figure != "intervals":
+                    yield column, name, figure, one[figure]
+            for figure, found in one.get("intervals", {}).items():
+                if found is not None:
+                    yield from ((column, name, f"{figure}.{bound}", found[bound]) for bound in BOUNDS)
 
 
 def _intervals(name: str, found: dict[str, Any] | None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,8 +12,9 @@ from batchmax.results import CommandResult
 from batchmax.scoring.summary import TOKEN_FIELDS, without_text
 
 WITH_INTERVAL = (
-    *("mean_loss", "accuracy", "perplexity", "bits_per_token", "brier", *OF_POSITIVE, *OF_ALL),
+    *("mean_loss", "accuracy", "perplexity", "bits_per_token", "brier", *OF_POSITIVE, *AREAS, *OF_ALL),
     *(f"{average}.{name}" for average in AVERAGES for name in OF_CLASS),
+    *(f"{average}.{name}" for average in ("macro", "weighted") for name in AREAS),
     *("ece", "top_k_accuracy"),
 )
 """The metrics that have confidence intervals."""
@@ -77,7 +78,8 @@ class Evaluation(CommandResult):
     confidence_level, intervals
         The confidence level, or None without intervals, and the interval of each metric that has one: ``lower``,
         ``upper`` and ``method``, or None; ``per_class`` has those of classes. Proportions of independent rows without
-        weights have Wilson intervals (``wilson``), others that have one ``jackknife`` intervals.
+        weights have Wilson intervals (``wilson``), their AUROC has DeLong's (``delong``), others that have one
+        ``jackknife`` intervals.
     n_clusters
         The number of clusters that have rows with a loss, or of sequences that have; None if rows are independent.
     calibration_p
@@ -88,7 +90,8 @@ class Evaluation(CommandResult):
         Rows by label and predicted class; None for more than 1000 classes.
     slices
         By column: metrics of the rows of each value, the largest group first; empty for more than 10,000 groups, which
-        only the table ``out`` lists. For sequences, ``n_tokens`` is the number of tokens with a loss.
+        only the table ``out`` lists. For sequences, ``n_tokens`` is the number of tokens with a loss. Up to 256 groups
+        have ``intervals``.
     losses, confidences
         Histograms: of the loss in tenths of a nat, with all larger losses in the last bin, and of the confidence of
         right and wrong rows.

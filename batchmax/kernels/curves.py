@@ -15,7 +15,7 @@ from batchmax.kernels.exp import log1p, shifted_exp, shifted_logit
 from batchmax.kernels.softmax.softmax_float64 import add_exactly
 from batchmax.kernels.tiles import LANES
 
-PAIRS, AP, OTHER_AP, SUMS = 0, 1, 2, 3
+PAIRS, AP, OTHER_AP, SQUARES, OTHER_SQUARES, SUMS = 0, 1, 2, 3, 4, 5
 """Indices of the sums of :func:`curve_sums`."""
 
 EXPONENTS = 64
@@ -148,11 +148,12 @@ def curve_sums(keys, others, key_weights, other_weights, ends, other_ends, above
         Indices that cut both arrays into r ranges. Equal keys are in one range.
     above : (r + 1, 2) float64
         The weights of the positives and of the negatives above each range; the first row has those of all.
-    sums, losts : (r, 3) float64
+    sums, losts : (r, 5) float64
         Filled with sums over the thresholds of a range, and their rounding errors. PAIRS: the weight of positives
         times that of the negatives below, those of equal score counting half. AP: the weight of the positives with
         the score times the precision at this threshold. OTHER_AP: the same for the negatives if small scores come
-        first.
+        first. SQUARES: the weight of positives times the square of that of the negatives above, those of equal score
+        counting half. OTHER_SQUARES: the same for negatives and the positives below.
     """
     is_weighted = key_weights.shape[0] != 0 or other_weights.shape[0] != 0
     for r in prange(ends.shape[0] - 1):
@@ -169,6 +170,10 @@ def curve_sums(keys, others, key_weights, other_weights, ends, other_ends, above
         ap_lost = 0.0
         other_ap = 0.0
         other_ap_lost = 0.0
+        squares = 0.0
+        squares_lost = 0.0
+        other_squares = 0.0
+        other_squares_lost = 0.0
         n_positives = above[0, 0]
         n_negatives = above[0, 1]
         while i > ends[r] or j > other_ends[r]:
@@ -189,14 +194,24 @@ def curve_sums(keys, others, key_weights, other_weights, ends, other_ends, above
             if p != 0.0:
                 pairs, pairs_lost = add_exactly(pairs, pairs_lost, p * (n_negatives - (fp + fp_lost) + 0.5 * n))
                 ap, ap_lost = add_exactly(ap, ap_lost, p * ((tp + tp_lost) / ((tp + tp_lost) + (fp + fp_lost))))
+                misplaced = fp + fp_lost - 0.5 * n
+                squares, squares_lost = add_exactly(squares, squares_lost, p * misplaced * misplaced)
             if n != 0.0:
                 other_ap, other_ap_lost = add_exactly(other_ap, other_ap_lost, n * (tn / (tn + fn)))
+                misplaced = fn - 0.5 * p
+                other_squares, other_squares_lost = add_exactly(
+                    other_squares, other_squares_lost, n * misplaced * misplaced
+                )
         sums[r, PAIRS] = pairs
         sums[r, AP] = ap
         sums[r, OTHER_AP] = other_ap
+        sums[r, SQUARES] = squares
+        sums[r, OTHER_SQUARES] = other_squares
         losts[r, PAIRS] = pairs_lost
         losts[r, AP] = ap_lost
         losts[r, OTHER_AP] = other_ap_lost
+        losts[r, SQUARES] = squares_lost
+        losts[r, OTHER_SQUARES] = other_squares_lost
         exchange_float_mode(before)
 
 

@@ -203,8 +203,9 @@ def figures(name: str, kind: str, found: Any, words: list[str]) -> Any:
         for one in found["per_class"]:
             del one["intervals"]
         apart |= {"bits_per_byte", "files", "bytes_read", "seconds", "notes", "slices", "warnings"}
+        own = {"n_rows", "n_tokens", "intervals"}
         slices = {
-            by: [{key: one[key] for key in one if key not in {"n_rows", "n_tokens"}} for one in sorted_groups(groups)]
+            by: [{key: one[key] for key in one if key not in own} for one in sorted_groups(groups)]
             for by, groups in found["slices"].items()
         }
         whole = {key: value for key, value in found.items() if key not in apart}

@@ -6,10 +6,13 @@ import numpy as np
 
 from batchmax.evaluation.class_metrics import class_values
 from batchmax.evaluation.cluster_keys import hash_numbers
+from batchmax.evaluation.curves.area_intervals import ScoreGroupSums, area_intervals
+from batchmax.evaluation.curves.exact_curve import ExactCurve
 from batchmax.evaluation.jackknife import Jackknife, MetricGroupSums, row_hashes
 from batchmax.evaluation.metric_intervals import MetricIntervals
 from batchmax.evaluation.metrics import MetricSums, RowMetrics, calibration_errors, group_metrics
 from batchmax.functional.losses import Rows
+from batchmax.runtime.spilled_array import SharedMemory
 
 SPREAD = 2.5
 """Standard deviation of the logits; the AUROC is about 0.9."""
@@ -21,6 +24,7 @@ MODELS = {"calibrated": (0.0, 1.0), "nearly": (0.1, 1.15), "overconfident": (0.6
 METRICS = (
     *("accuracy", "mean_loss", "brier", "ece", "prevalence", "precision", "recall", "specificity", "f1"),
     *("balanced_accuracy", "kappa", "mcc", "d2_log_loss", "macro.f1", "weighted.f1"),
+    *("auroc", "average_precision"),
 )
 
 
@@ -68,18 +72,36 @@ def row_metrics(z, labels, weights=None):
     )
 
 
-def intervals_of(z, labels, clusters=None, level=0.95, pieces=1):
-    """Return the intervals of rows of one logit, added in pieces."""
+def intervals_of(z, labels, clusters=None, level=0.95, pieces=1, scores=None):
+    """Return the intervals of rows of one logit, added in pieces, with those of their scores, if asked for."""
     counts, groups = MetricSums(2, (), N_BINS, 1), MetricGroupSums(2, (), N_BINS, 1)
-    jackknife = Jackknife([groups], counts_clusters=clusters is not None)
+    sums = [groups] if scores is None else [groups, scores]
+    jackknife = Jackknife(sums, counts_clusters=clusters is not None)
     hashes = None if clusters is None else hash_numbers(clusters.astype(np.int64))
     for part in np.array_split(np.arange(len(z)), pieces):
         some = row_metrics(z[part], labels[part])
         counts.add(some)
+        if scores is not None:
+            scores.prepare(some, z[part][np.newaxis])
         own = None if hashes is None else hashes[part]
         jackknife.add(some, row_hashes(part[0]) if own is None else lambda start, stop, own=own: own[start:stop])
     n_units = len(z) if clusters is None else jackknife.n_clusters
-    return MetricIntervals(counts, groups, 1, level, n_units, clusters is None)
+    return MetricIntervals(counts, groups, 1, level, n_units, clusters is None, clusters is not None)
+
+
+def areas_of(z, labels):
+    """Return the exact areas of rows of one logit."""
+    curve = ExactCurve(np.float64, SharedMemory(2**32), is_weighted=False)
+    curve.add(z, labels, np.ones(len(z), np.bool_), 1, np.zeros(0))
+    curve.sort()
+    return curve.areas(None)
+
+
+def all_intervals(z, labels, clusters=None):
+    """Return the intervals of all metrics by name, with areas under curves."""
+    scores = ScoreGroupSums([1], are_odds=False)
+    computed = intervals_of(z, labels, clusters, scores=scores)
+    return computed.of_all() | area_intervals([areas_of(z, labels)], {}, scores, computed).of_all
 
 
 def actual_values(prevalence, model, n_clusters, n=2_000_000):
@@ -93,6 +115,8 @@ def actual_values(prevalence, model, n_clusters, n=2_000_000):
     found = means | class_values(counts.classes[np.newaxis], means["mean_loss"], 1)
     found |= calibration_errors(counts.bins[np.newaxis])
     values = {name: float(value[0]) for name, value in found.items()}
+    areas = areas_of(z, labels)
+    values |= {"auroc": areas.auroc, "average_precision": areas.average_precision}
     return values | ({"ece": 0.0} if model == "calibrated" else {})
 
 
@@ -102,7 +126,7 @@ def coverage(n_files, n, prevalence, model, n_clusters=None, seed=0):
     random = np.random.default_rng(seed)
     inside, missing = dict.fromkeys(METRICS, 0), dict.fromkeys(METRICS, 0)
     for _ in range(n_files):
-        found = intervals_of(*simulate(random, n, prevalence, model, n_clusters)).of_all()
+        found = all_intervals(*simulate(random, n, prevalence, model, n_clusters))
         for name in METRICS:
             first, _, rest = name.partition(".")
             interval = found[first][rest] if rest else found[first]

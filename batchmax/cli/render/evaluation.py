@@ -99,7 +99,7 @@ def _areas(result: Any) -> list[tuple[str, str]]:
         bounds = result.bounds.get(name)
         more = "" if bounds is None else f"  ({number(bounds['lower'])} to {number(bounds['upper'])})"
         if value is not None or "partial" not in name:
-            shown.append((text, f"{number(value)}{more}"))
+            shown.append((text, f"{_with_interval(result, value, *name.split('.'))}{more}"))
     return shown
 
 
@@ -134,6 +134,12 @@ def _show(title: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> N
     first, *metrics = names
     columns = [Column(first, ["null" if row[first] is None else printable(row[first]) for row in rows], "left")]
     columns += [
-        Column(name.removeprefix("n_").replace("_", " "), [number(row[name]) for row in rows]) for name in metrics
+        Column(name.removeprefix("n_").replace("_", " "), [_cell(row, name) for row in rows]) for name in metrics
     ]
     console().print_columns(columns)
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    """Return a metric of a class or group; the accuracy of a group with its interval."""
+    interval = row.get("intervals", {}).get(name) if name == "accuracy" else None
+    return number(row[name]) + ("" if interval is None else f"  [{interval['lower']:.4g}, {interval['upper']:.4g}]")

@@ -12,9 +12,11 @@ from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job
 from batchmax.errors import UsageError
 from batchmax.evaluation.class_metrics import AREAS
+from batchmax.evaluation.curves.area_intervals import ScoreGroupSums, area_intervals, bins_of
 from batchmax.evaluation.curves.binned_curve import BinnedCurve, digits_of
 from batchmax.evaluation.curves.class_scores import ClassScores
 from batchmax.evaluation.curves.exact_curve import Areas, ExactCurve, Points
+from batchmax.evaluation.metric_intervals import MetricIntervals
 from batchmax.evaluation.metrics import RowMetrics
 from batchmax.evaluation.result import Evaluation
 from batchmax.jobs.row_batch import RowBatch
@@ -85,6 +87,7 @@ class Curves:
         self._classes = self._scores.classes if self.method != "none" else ()
         self._keeps_points = keeps_points
         self._points: list[tuple[int, Points, Areas]] = []
+        self._found: list[Areas] = []
         memory = int(share * max(0, job.options.memory_limit - PROGRAM_BYTES))
         self._is_weighted = is_weighted
         self._one: ExactCurve | None = None
@@ -118,18 +121,29 @@ class Curves:
     def _exact(self) -> ExactCurve:
         return ExactCurve(self._scores.dtype, self._memory, is_weighted=self._is_weighted)
 
-    def add(self, batch: RowBatch, some: RowMetrics) -> None:
-        """Add the rows of a batch that have a loss.
+    def scores(self, batch: RowBatch, some: RowMetrics) -> Array | None:
+        """Return the scores of the rows of a batch, as :meth:`ClassScores.of` does; None without curves."""
+        if self.method == "none":
+            return None
+        with use_threads(self._job.options):
+            return self._scores.of(batch, some.counted)
+
+    def group_sums(self) -> ScoreGroupSums | None:
+        """Return an object that counts scores in groups, for intervals; None if there are too many curves."""
+        if not self._classes or not bins_of(len(self._classes)):
+            return None
+        return ScoreGroupSums(list(self._classes), are_odds=self._scores.holds != "logits")
+
+    def add(self, scores: Array | None, some: RowMetrics) -> None:
+        """Add the rows of a batch that have a loss, whose scores are those of :meth:`scores`.
 
         Raises
         ------
         OutputError
             There is no space for a temporary file.
         """
-        if self.method == "none":
+        if scores is None:
             return
-        with use_threads(self._job.options):
-            scores = self._scores.of(batch, some.counted)
         labels, weights, used = some.labels, some.weights, some.counted
         if self._positive is None and not used.all():
             labels, weights, used = labels[used], weights[used] if len(weights) else weights, used[used]
@@ -153,7 +167,7 @@ class Curves:
         if self.method == "none":
             return
         with use_threads(self._job.options):
-            areas = list(self._areas())
+            self._found = areas = list(self._areas())
         binary = areas[0] if self._positive is not None else None
         if binary is not None:
             result.auroc, result.average_precision = binary.auroc, binary.average_precision
@@ -168,6 +182,22 @@ class Curves:
         for name in AREAS:
             for average in ("macro", "weighted"):
                 getattr(result, average)[name] = _average([getattr(one, name) for one in areas], areas, average)
+
+    def add_intervals(self, result: Evaluation, sums: ScoreGroupSums | None, computed: MetricIntervals) -> None:
+        """Add the intervals of the areas, after :meth:`complete`."""
+        if not self._found:
+            return
+        averages = {average: getattr(result, average) for average in ("macro", "weighted")}
+        with use_threads(self._job.options):
+            found = area_intervals(self._found, averages, sums, computed)
+        for name, interval in found.of_all.items():
+            if name in averages:
+                result.intervals.setdefault(name, {}).update(interval)
+            else:
+                result.intervals[name] = interval
+        for one, intervals in zip(result.per_class, found.of_classes, strict=True):
+            one["intervals"].update(intervals)
+        result.notes += found.notes
 
     def points(self) -> Iterator[tuple[int, Points, Areas, Array, Array]]:
         """Yield the points of each class with its number and areas, and the logits and thresholds of the points."""

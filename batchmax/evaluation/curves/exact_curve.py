@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from batchmax.kernels.curves import AP, OTHER_AP, PAIRS, SUMS, curve_sums, index_of_weight, split_keys, thin_curve
+from batchmax.kernels.curves import PAIRS, SUMS, curve_sums, index_of_weight, split_keys, thin_curve
 from batchmax.kernels.sorting import sort_keys
 from batchmax.runtime.spilled_array import SharedMemory, SpilledArray
 
@@ -21,6 +21,8 @@ RANGES = 64
 MOST_POINTS = 4000
 TOLERANCE = 0.001
 """Largest error of linear interpolation between the points of a curve."""
+ROUNDING = 1e-14
+"""Variances below this share of the squared mean are rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Areas:
         The metrics; ``other_average_precision`` is that of the other rows, if small scores come first.
     bounds
         For binned scores, by metric: the bounds of the exact value.
+    placement_variances
+        For exact scores without weights: the variances of the placements of the positives, and of the others. The
+        placement of a positive is the share of the others below it, that of another row the share of the positives
+        above it; ties count half.
     """
 
     positives: float
@@ -44,6 +50,7 @@ class Areas:
     other_average_precision: float | None
     partial_auroc: float | None
     bounds: dict[str, tuple[float, float]] | None = None
+    placement_variances: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +113,7 @@ class ExactCurve:
         """Return the areas; those of the scores that were sorted."""
         keys, others, key_weights, other_weights = self._sorted()
         positives, negatives = _weight(keys, key_weights), _weight(others, other_weights)
-        pairs, ap, other_ap = _sums(keys, others, key_weights, other_weights)
+        pairs, ap, other_ap, squares, other_squares = _sums(keys, others, key_weights, other_weights)
         is_defined = positives > 0 and negatives > 0
         auroc = pairs / (positives * negatives) if is_defined else None
         return Areas(
@@ -116,6 +123,12 @@ class ExactCurve:
             ap / positives if positives else None,
             other_ap / negatives if negatives else None,
             auroc if max_fpr == 1.0 or not is_defined else None if max_fpr is None else self._partial(max_fpr),
+            placement_variances=None
+            if auroc is None or self._weights
+            else (
+                _variance(auroc, positives, negatives, squares),
+                _variance(auroc, negatives, positives, other_squares),
+            ),
         )
 
     def points(self) -> Points:
@@ -167,6 +180,13 @@ def standardized(area: float, max_fpr: float) -> float:
     return 0.5 * (1.0 + (area - least) / (max_fpr - least))
 
 
+def _variance(auroc: float, n: float, others: float, sum_of_squares: float) -> float:
+    """Return the variance of n placements, from the sum of squares of the numbers of rows on the wrong side."""
+    missed = 1.0 - auroc
+    variance = sum_of_squares / n / (others * others) - missed * missed
+    return variance if variance > ROUNDING * missed * missed else 0.0
+
+
 def _weight(keys: Array, weights: Array) -> float:
     return float(weights.sum()) if len(weights) else float(len(keys))
 
@@ -187,7 +207,7 @@ def _sums(keys: Array, others: Array, key_weights: Array, other_weights: Array) 
             above[r, which] = math.fsum(of_ranges[r:])
     sums, losts = np.empty((RANGES, SUMS)), np.empty((RANGES, SUMS))
     curve_sums(keys, others, key_weights, other_weights, ends, other_ends, above, sums, losts)
-    return [math.fsum([*sums[:, at], *losts[:, at]]) for at in (PAIRS, AP, OTHER_AP)]
+    return [math.fsum([*sums[:, at], *losts[:, at]]) for at in range(SUMS)]
 
 
 def _scores_of(keys: Array) -> Array:
