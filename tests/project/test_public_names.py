@@ -80,8 +80,8 @@ def test_results_and_callbacks_are_public():
 @pytest.mark.parametrize(
     "name",
     [
-        *("score", "scan", "score_batch", "convert", "evaluate", "calibrate", "compare", "worst_rows", "report"),
-        *("score_options", *ENGINES),
+        *("score", "scan", "score_batch", "convert", "evaluate", "calibrate", "compare", "worst_rows"),
+        *("report", "decide", "score_options", *ENGINES),
     ],
 )
 def test_signatures_name_the_options(name):

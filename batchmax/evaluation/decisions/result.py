@@ -8,7 +8,7 @@ from typing import Any
 from batchmax import __version__
 from batchmax.results import CommandResult
 
-NOT_IN_FILE = ("level", "seconds", "warnings", "notes", "bad_rows")
+NOT_IN_FILE = ("seconds", "warnings", "notes", "bad_rows")
 
 
 @dataclass(kw_only=True)
@@ -52,9 +52,11 @@ class DecisionRule(CommandResult):
     Examples
     --------
     >>> import batchmax
-    >>> rule = batchmax.decide("data/binary.parquet", maximize="f1")
-    >>> rule.held_out["f1"] > 0.5
-    True
+    >>> import pyarrow as pa
+    >>> rows = pa.table({"logit": [-2.0, -1.0, 0.5, 3.0] * 50, "label": [0, 1, 0, 1] * 50})
+    >>> rule = batchmax.decide(rows, maximize="f1")
+    >>> rule.logit, round(rule.threshold, 3)
+    (-1.0, 0.269)
     """
 
     SHOWN = ("task", "rule", "threshold", "logit", "logit_low", "logit_high", "optimism")
