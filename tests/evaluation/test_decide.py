@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +36,12 @@ def decided(table, logit):
 
 
 SCORES = {
-    "f1": lambda y, d: metrics.f1_score(y, d),
-    "f0.5": lambda y, d: metrics.fbeta_score(y, d, beta=0.5),
-    "f2": lambda y, d: metrics.fbeta_score(y, d, beta=2.0),
-    "accuracy": lambda y, d: metrics.accuracy_score(y, d),
-    "balanced_accuracy": lambda y, d: metrics.balanced_accuracy_score(y, d),
-    "mcc": lambda y, d: metrics.matthews_corrcoef(y, d),
+    "f1": partial(metrics.fbeta_score, beta=1.0),
+    "f0.5": partial(metrics.fbeta_score, beta=0.5),
+    "f2": partial(metrics.fbeta_score, beta=2.0),
+    "accuracy": metrics.accuracy_score,
+    "balanced_accuracy": metrics.balanced_accuracy_score,
+    "mcc": metrics.matthews_corrcoef,
 }
 
 

@@ -157,7 +157,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "decide": {
         name: Refused(words, "rows are sequences")
         for name, words in {
-            "--logits": "--logits other",
+            "--logits": "--logits other --costs {costs.csv}",
             "--n-classes": "--n-classes 3",
             "--logits-dtype": "--logits bits --logits-dtype float32",
             "--storage-option": "--storage-option region=x",
@@ -168,7 +168,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
             "--input": "--logits p --input probs",
             "--beta": "--beta 0.5",
             "--calibration": "--calibration {calibration.json}",
-            "--limit": "--limit 4",
+            "--limit": "--limit 4 --costs {costs.csv} --holdout 0",
             "--quiet": "-q",
             "--verbose": "-v",
             "--json": "--json",
@@ -177,7 +177,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
             "--memory-limit": "--memory-limit 3GiB",
             "--on-bad-row": "{bad} --on-bad-row null",
             "--activation": "--activation softmax",
-            "--cluster": "--cluster place",
+            "--cluster": "--cluster place --costs {costs.csv}",
             "--at": "--at accuracy>=0.01",
             "--confidence-level": "--confidence-level 0.5",
             "--by": "--by group",
@@ -190,10 +190,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         }.items()
     }
     | {
-        "--maximize": Refused("--maximize f1", "rows are sequences"),
-        "--positive": Refused("--positive 1", "sequences|only one of two classes", "sr"),
+        "--maximize": Refused("--maximize f1", "needs a positive one", "sr"),
+        "--positive": Refused("--positive 1", "only one of two classes", "sr"),
         "--label-format": LABELS["--label-format"],
-        "--shift": LABELS["--shift"],
+        "--shift": Refused("--shift", "sequences", "sr"),
     },
     "compare": METRICS
     | {

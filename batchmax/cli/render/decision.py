@@ -16,9 +16,18 @@ MOST_ROWS = 20
 """Labels and groups to print; the JSON contains all."""
 SHOWN = ("alert_rate", "precision", "recall", "fpr", "f1", "accuracy", "coverage", "mean_cost")
 METRICS = {
-    **{"alert_rate": "alert rate", "precision": "precision", "recall": "recall", "fpr": "false positive rate"},
-    **{"f1": "F1", "f0.5": "F0.5", "f2": "F2", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"},
-    **{"mcc": "MCC", "coverage": "coverage", "mean_cost": "mean cost"},
+    "alert_rate": "alert rate",
+    "precision": "precision",
+    "recall": "recall",
+    "fpr": "false positive rate",
+    "f1": "F1",
+    "f0.5": "F0.5",
+    "f2": "F2",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "mcc": "MCC",
+    "coverage": "coverage",
+    "mean_cost": "mean cost",
 }
 
 
@@ -28,7 +37,12 @@ def show_decision(result: Any, out: str) -> None:
     if not result.groups and not result.thresholds:
         pairs += _threshold(result)
         if result.constraint is not None:
-            pairs.append(("p-value", f"{number(result.constraint['p_value'])}  (of the hypothesis that the constraint isn't met)"))
+            pairs.append(
+                (
+                    "p-value",
+                    f"{number(result.constraint['p_value'])}  (of the hypothesis that the constraint isn't met)",
+                )
+            )
     pairs.append(("rows", number(result.n_rows)))
     show_pairs(pairs)
     if result.thresholds:
@@ -128,9 +142,11 @@ def _show_rules(result: Any, title: str, first: str, rows: Sequence[Mapping[str,
     if result.task != "multiclass" and all(row.get("logit_low") is None for row in some):
         names.remove("coverage")
     columns = [Column("class" if first == "class" else "", [_name(row[first]) for row in some], "left")]
-    for member in ("threshold", "logit_low", "logit_high"):
-        if any(row.get(member) is not None for row in some):
-            columns.append(Column(member.replace("_", " "), [number(row.get(member)) for row in some]))
+    columns += [
+        Column(member.replace("_", " "), [number(row.get(member)) for row in some])
+        for member in ("threshold", "logit_low", "logit_high")
+        if any(row.get(member) is not None for row in some)
+    ]
     columns += [Column("rows", [number(part["n_rows"]) for part in parts])]
     columns += [Column(METRICS[name], [number(part[name]) for part in parts]) for name in names]
     console().print_columns(columns)

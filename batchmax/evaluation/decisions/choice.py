@@ -15,7 +15,7 @@ from batchmax.evaluation.decisions.rules import Constraint
 from batchmax.evaluation.decisions.score_counts import ScoreCounts, best_threshold, listed, metrics_at
 from batchmax.evaluation.decisions.threshold_tests import TestedPart, find_threshold, groups_of_clusters
 
-NOTHING = {
+NOTHING: dict[str, Any] = {
     **dict.fromkeys(("threshold", "logit", "logit_low", "logit_high", "constraint", "fitted", "held_out", "optimism")),
     "thresholds": [],
 }

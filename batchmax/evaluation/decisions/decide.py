@@ -325,6 +325,9 @@ def _check_task(data: DecisionInput, maximize: str | None, constraint: Constrain
     if data.task == "multiclass" and maximize is not None:
         what = f"there are {quantity(n, 'class')}, and a threshold that maximizes {maximize} needs a positive one"
         raise UsageError(what, where="--maximize", remedy="use --at 'accuracy>=0.98' or --costs")
+    if data.job.nesting is not None:
+        what = "rows are sequences, and decisions are made for single rows"
+        raise UsageError(what, where="--logits", remedy="name a column with one list of logits per row")
     if constraint is None:
         return
     is_several = data.task == "multiclass"

@@ -133,9 +133,6 @@ class DecisionInput:
         self._input = LabeledInput(src, options, [] if by is None else [by], sample_weight, cluster)
         self.source = self._input.source
         job = self.job = self.source.job
-        if job.nesting is not None:
-            what = "rows are sequences, and decisions are made for single rows"
-            raise UsageError(what, where="--logits", remedy="name a column with one list of logits per row")
         self._is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
         if not self._is_independent and job.label is not None and not job.label.has_class:
             what = "labels are distributions, which have no class"
@@ -215,7 +212,11 @@ class DecisionInput:
         self.group_values = [_plain(value) for value in codes]
         if not found.parts:
             n_labels = self.job.n_classes if self._is_independent else 1
-            empty = [np.zeros((0, n_labels)), np.zeros((0, n_labels), np.int8), *(np.zeros(0) for _ in range(5))]
+            empty: list[Array] = [
+                np.zeros((0, n_labels)),
+                np.zeros((0, n_labels), np.int8),
+                *(np.zeros(0) for _ in range(5)),
+            ]
             return DecisionRows(*empty)
         return DecisionRows(*(np.concatenate(arrays) for arrays in zip(*found.parts, strict=True)))
 
@@ -264,7 +265,7 @@ class DecisionInput:
             row = int(np.flatnonzero(counted)[np.argmax(is_soft.any(axis=1))])
             what, remedy = "a target is neither 0 nor 1", "give labels that are 0 or 1"
             raise DataError(what, where=batch.chunk.place(row), remedy=remedy)
-        return np.where(is_missing, -1, known).astype(np.int8)
+        return np.asarray(np.where(is_missing, -1, known).astype(np.int8))
 
     def _least_expected(
         self, batch: RowBatch, labels: Array, counted: Array, costs: Costs
