@@ -164,7 +164,7 @@ def run(command, words, data, value):
     """Run a command line, check that it succeeds, and return its stdout."""
     known = {"LOGITS": str(data / "logits"), "SCORED": str(data / "scored.parquet"), "OUT": "out.parquet", "{}": value}
     Path("out.parquet").unlink(missing_ok=True)
-    for name in ("c.json", "r.html"):
+    for name in ("c.json", "d.json", "r.html"):
         Path(name).unlink(missing_ok=True)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -17,8 +17,8 @@ batchmax decide validation.parquet --costs costs.csv -o decision.json
 """
 
 COMMON = (
-    *("--logits", "--label", "--classes", "--positive", "--cluster", "--temperature", "--calibration"),
-    *("--maximize", "--at", "--costs", "--confidence-level", "--by", "--holdout", "--out"),
+    *("--logits", "--label", "--positive", "--maximize", "--at", "--costs", "--confidence-level", "--by"),
+    *("--holdout", "--out"),
 )
 
 
@@ -57,8 +57,7 @@ COMMON = (
 @option(
     "--at",
     RESULTS,
-    "Choose a threshold that meets a constraint with confidence: 'precision>=0.95', 'recall>=0.9', 'fpr<=0.01', or "
-    "'alert_rate<=0.01' for at most 1% positive rows.",
+    "Meet 'precision>=0.95', 'recall>=0.9', 'fpr<=0.01' or 'alert_rate<=0.01' (1% alerts), with confidence.",
     metavar="CONSTRAINT",
     more="With more than two classes, 'accuracy>=0.98': the confidence from which a row is decided.",
 )
@@ -73,7 +72,7 @@ COMMON = (
 @option(
     "--confidence-level",
     RESULTS,
-    "Probability that the constraint of --at is met.",
+    "Confidence of --at.",
     type=float,
     default=0.95,
 )
@@ -81,7 +80,7 @@ COMMON = (
 @option(
     "--holdout",
     ROWS,
-    "Share of rows to hold out, to test and measure the rule.",
+    "Share of rows to hold out as a test.",
     type=float,
     default=0.5,
     more="With 0, it is measured on the rows that it was chosen on; not with --at.",
@@ -96,7 +95,7 @@ def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     """Choose a threshold, and write it to a file.
 
     Chooses a threshold on one part of the labeled rows, and shows its metrics on the held-out part.
-    Give one of --maximize, --at and --costs. The file is for score --decision and evaluate --decision.
+    Give one of --maximize, --at and --costs.
     """
     from batchmax.cli.render import decision
     from batchmax.evaluation.decisions import decide

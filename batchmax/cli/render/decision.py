@@ -104,7 +104,7 @@ def _show_metrics(result: Any) -> None:
     names = [name for name in SHOWN if fitted[name] is not None or held_out[name] is not None]
     names += [result.rule] if result.rule in METRICS and result.rule not in names else []
     if result.logit_low is None and result.task == "binary":
-        names.remove("coverage")
+        names = [name for name in names if name != "coverage"]
     cells = [["rows", *(METRICS[name] for name in names)]]
     cells += [[number(part[name]) for name in ("n_rows", *names)] for part in (fitted, held_out)]
     click.echo()
@@ -140,7 +140,7 @@ def _show_rules(result: Any, title: str, first: str, rows: Sequence[Mapping[str,
     parts = [row["held_out"] for row in some]
     names = [name for name in SHOWN if any(part[name] is not None for part in parts)]
     if result.task != "multiclass" and all(row.get("logit_low") is None for row in some):
-        names.remove("coverage")
+        names = [name for name in names if name != "coverage"]
     columns = [Column("class" if first == "class" else "", [_name(row[first]) for row in some], "left")]
     columns += [
         Column(member.replace("_", " "), [number(row.get(member)) for row in some])

@@ -257,7 +257,7 @@ class DecisionInput:
     def _targets(self, batch: RowBatch, targets: Array, labels: Array, counted: Array) -> Array:
         k = self.job.n_classes
         if len(labels):
-            return (labels[counted][:, np.newaxis] == np.arange(k)).astype(np.int8)
+            return np.asarray(labels[counted][:, np.newaxis] == np.arange(k), np.int8)
         known = targets[counted]
         is_missing = np.isnan(known)
         is_soft = ~is_missing & (known != 0.0) & (known != 1.0)
