@@ -56,7 +56,7 @@ class Activation:
     is_log_linear
         Whether the log-probabilities are beta times the logits plus a number for each row. Only then are
         log-probabilities logits themselves: the softmax kernels apply to the logits, inputs can be probabilities,
-        logsumexp exists, and the activation can be calibrated.
+        and logsumexp exists.
     undefined
         Which rows have no probabilities, apart from those with a NaN, +inf, or nothing but -inf.
     """
@@ -116,6 +116,9 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
     )
 }
 """All activations, by name."""
+
+WITH_CALIBRATION: tuple[ActivationName, ...] = ("softmax", "sigmoid")
+"""The activations that can be calibrated: their probabilities depend on the temperature, and their losses fit one."""
 
 
 def loss_of(activation: ActivationName, loss: LossName | None) -> LossName:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import click
 
+from batchmax.activations import WITH_CALIBRATION
 from batchmax.cli.command import FILES, INPUT, MODEL, RESULTS, ROWS, RUNNING, F, choice, option, remember_flag, stack
 from batchmax.cli.completion import COLUMN, COLUMNS, PATH
 from batchmax.options import input_options, score_options
@@ -113,6 +114,16 @@ find_labels = stack(
         is_flag=True,
         default=None,
     ),
+)
+
+activation = choice(
+    "--activation",
+    "NAME",
+    WITH_CALIBRATION,
+    MODEL,
+    "Activation function",
+    more="By default sigmoid for multi-label rows, else softmax.",
+    default_text="by the labels",
 )
 
 text_bytes = option(

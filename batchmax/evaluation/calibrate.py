@@ -33,6 +33,8 @@ class Calibration(CommandResult):
 
     Attributes
     ----------
+    activation
+        ``softmax``, or ``sigmoid`` for multi-label rows, whose loss is the sum of the losses of their classes.
     temperature
         Divisor of the logits.
     scale, bias
@@ -63,6 +65,7 @@ class Calibration(CommandResult):
     SHOWN = ("method", "temperature", "nll_before", "nll_after", "ece_before", "ece_after")
 
     method: str = "temperature"
+    activation: str = "softmax"
     temperature: float = 1.0
     scale: list[float] | None = None
     bias: list[float] | None = None
@@ -172,7 +175,7 @@ def calibrate(
         warnings += more
     elif at_bound:
         is_small = temperature < 1.0
-        why = "every label is the class with the largest logit" if is_small else "labels don't depend on the logits"
+        why = data.loss.PERFECT if is_small else "labels don't depend on the logits"
         warnings.append(
             f"the best temperature is at the bound of the search, {temperature:g}, because {why}; "
             "more or other rows may help"
@@ -200,6 +203,7 @@ def calibrate(
         ece_after=ece_after,
         n_rows=data.tally.rows,
         bad_rows=data.tally.bad_rows,
+        activation=job.options.activation_name,
         n_classes=job.n_classes,
         n_fit=data.n_fit,
         n_holdout=data.n_holdout,

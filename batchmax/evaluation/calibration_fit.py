@@ -1,8 +1,8 @@
 """Fits a temperature, or a scale and a bias per class, to rows with labels.
 
-With beta = 1/T the mean loss is convex in beta, and the derivative of a row's loss by log beta is its loss minus the
-entropy of its probabilities. So the best temperature is the root where the mean loss equals the mean entropy. The root
-is bracketed within fixed bounds, so the search can't diverge. Each step is a pass over the rows.
+With beta = 1/T the mean loss is convex in beta. The best temperature is the root of its derivative by log beta: under
+softmax, the derivative of a row's loss is the loss minus the entropy of the probabilities. The root is bracketed within
+fixed bounds, so the search can't diverge. Each step is a pass over the rows.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from batchmax.errors import UsageError
 from batchmax.evaluation.calibration_rows import CalibrationRows, Scaling
-from batchmax.functional.losses import softmax_rows
-from batchmax.kernels.moments import row_moments
 from batchmax.options.calibration_file import LARGEST_T, SMALLEST_T, scipy_optimize
 
 Array = NDArray[Any]
@@ -40,7 +38,7 @@ def fit_temperature(data: CalibrationRows) -> tuple[float, bool]:
     @functools.cache
     def slope(log_t: float) -> float:
         """Return the derivative of the mean loss by log beta; negative if a smaller temperature is better."""
-        return data.mean(lambda matrix, labels: _slopes(matrix, labels, math.exp(-log_t)))
+        return data.mean(lambda matrix, labels: data.loss.slopes(matrix, labels, math.exp(-log_t)))
 
     before = slope(0.0)
     if before == 0.0:
@@ -83,14 +81,11 @@ def fit_scale_and_bias(data: CalibrationRows, beta: float) -> tuple[Scaling, boo
         scaling = Scaling(1.0, x[:k], x[k:])
         total, gradient = 0.0, np.zeros(2 * k)
         for matrix, labels in data.fitted():
-            z = scaling.scaled(matrix.astype(np.float64))
-            probs = np.empty_like(z)
-            rows = softmax_rows(z, 1.0, labels=labels, probs=probs)
-            total += float(rows.nll.sum())
-            probs[np.arange(len(labels)), labels] -= 1.0
-            gradient[k:] += probs.sum(axis=0)
-            # A masked class has probability 0, and its logit of -inf can't be multiplied.
-            gradient[:k] += (probs * np.where(np.isfinite(matrix), matrix, 0.0)).sum(axis=0)
+            losses, gradients = data.loss.gradients(scaling.scaled(matrix.astype(np.float64)), labels)
+            total += float(losses.sum())
+            gradient[k:] += gradients.sum(axis=0)
+            # A class with an infinite logit has derivative 0, and the logit can't be multiplied.
+            gradient[:k] += (gradients * np.where(np.isfinite(matrix), matrix, 0.0)).sum(axis=0)
         return total / data.n_fit, gradient / data.n_fit
 
     bounds = [(1.0 / LARGEST_SCALE, LARGEST_SCALE)] * k + [(-LARGEST_BIAS, LARGEST_BIAS)] * k
@@ -111,10 +106,3 @@ def fit_scale_and_bias(data: CalibrationRows, beta: float) -> tuple[Scaling, boo
     if not result.success:
         warnings.append(f"the search for scales and biases ended before it converged: {result.message}")
     return Scaling(1.0, result.x[:k], result.x[k:]), bool(at_bound.any()), warnings
-
-
-def _slopes(matrix: Array, labels: Array, beta: float) -> Array:
-    rows = softmax_rows(matrix, beta, labels=labels)
-    entropy = np.empty(len(matrix))
-    row_moments(matrix, labels, beta, rows.maxima, rows.rests, entropy, np.empty(0))
-    return np.nan_to_num(rows.nll - entropy)

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.scored_input import written_by_score
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.metrics import MetricSums, RowMetrics, positive_class
+from batchmax.evaluation.calibration_losses import CalibrationLoss, SigmoidLoss, SoftmaxLoss
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches
-from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
 from batchmax.kernels.compensated_sums import sum_counted
-from batchmax.kernels.row_metrics import metric_rows
 from batchmax.kernels.sampling import split_mix
 from batchmax.options.input_options import InputOptions
 from batchmax.runtime.progress import Progress
@@ -76,6 +75,8 @@ class CalibrationRows:
     ----------
     source
         The opened input.
+    loss
+        The loss to minimize.
     tally
         Counts of all rows, complete after the first pass.
     n_fit, n_holdout, infinite_losses
@@ -101,13 +102,15 @@ class CalibrationRows:
         self.source = open_rows(src, options, ("loss",), {})
         job = self.source.job
         written = written_by_score(self.source.schema)
+        is_distribution = ACTIVATIONS[job.options.activation_name].is_distribution
+        self.loss: CalibrationLoss = SoftmaxLoss() if is_distribution else SigmoidLoss()
         if written is not None and not written.activation.is_log_linear and job.options.input != "logits":
             raise UsageError(
-                f"calibration applies to softmax, not to activation {written.activation.name}, which score used",
+                f"{written.activation.name} probabilities, which score computed, can't be calibrated",
                 where=", ".join(file.path for file in self.source.files),
                 remedy="give a file of logits",
             )
-        if job.label is None or not job.label.has_class:
+        if job.label is None or (is_distribution and not job.label.has_class):
             what = "there is no label column" if job.label is None else "labels that are distributions have no class"
             raise UsageError(what, where="--label", remedy="name a column of classes: --label NAME")
         report_source(self.source, progress)
@@ -123,17 +126,11 @@ class CalibrationRows:
 
     def errors(self, bins: int, scaling: Scaling) -> tuple[float | None, float | None]:
         """Return the mean loss and the calibration error of the held-out rows, or of all rows if none are held out."""
-        job = self.source.job
-        sums = MetricSums(job.n_classes, (), bins, positive_class(job, None))
+        sums = self.loss.sums(self.source.job, bins)
         for batch in self._batches():
-            z, n = scaling.scaled(batch.matrix), len(batch.matrix)
-            rows = softmax_rows(z, scaling.beta, labels=batch.labels)
-            pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
-            metric_rows(z, batch.labels, scaling.beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
             counted = batch.held_out if self._holdout else batch.fitted
-            sums.add(RowMetrics(rows, batch.labels, pred, rank, brier, np.zeros(0), counted & (rows.nll < np.inf)))
-        metrics = sums.metrics()
-        return metrics["mean_loss"], metrics["ece"]
+            self.loss.add(sums, scaling.scaled(batch.matrix), batch.labels, scaling.beta, counted)
+        return self.loss.errors(sums)
 
     def mean(self, of: Callable[[Array, Array], Array]) -> float:
         """Return the mean of a function over the rows to fit to."""
@@ -166,7 +163,6 @@ class CalibrationRows:
         self.n_fit = self.n_holdout = self.infinite_losses = 0
         self.warnings = []
         for rows in row_batches(source, self._progress, self.warnings):
-            assert rows.labels.indices is not None  # noqa: S101 - labels are classes
             chunk, status, first = rows.chunk, rows.scores.status, tally.rows
             numbers = first + np.arange(len(status))
             tally.add(status)
@@ -176,7 +172,8 @@ class CalibrationRows:
             good = (status == Status.OK) & np.isfinite(rows.scores.rows.nll)
             self.infinite_losses += int(np.count_nonzero((status > LAST_WITHOUT_LOSS) & ~good))
             held_out = good & is_held_out(numbers, self._seed, self._holdout)
-            batch = CalibrationBatch(rows.matrix, rows.labels.indices, held_out, good & ~held_out)
+            labels = self.loss.labels(rows.labels, source.job.n_classes)
+            batch = CalibrationBatch(rows.matrix, labels, held_out, good & ~held_out)
             self.n_fit += int(batch.fitted.sum())
             self.n_holdout += int(held_out.sum())
             self._bytes_left -= sum(array.nbytes for array in batch)

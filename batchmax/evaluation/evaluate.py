@@ -17,9 +17,13 @@ from batchmax.columns.job import check_token_figures
 from batchmax.errors import GateError, UsageError
 from batchmax.evaluation.class_metrics import ClassMetrics
 from batchmax.evaluation.curves.curves import MEMORY_SHARE, MEMORY_SHARE_WITH_GROUPS, CurveMethod, Curves
+from batchmax.evaluation.curves.label_curves import LabelCurves
 from batchmax.evaluation.curves.points_file import PointsFile
 from batchmax.evaluation.groups import Groups
 from batchmax.evaluation.interval_sums import IntervalSums, check_level
+from batchmax.evaluation.label_groups import LabelGroups
+from batchmax.evaluation.label_intervals import LabelIntervalSums
+from batchmax.evaluation.label_result import add_label_metrics, add_sample_areas
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metric_intervals import MetricIntervals
 from batchmax.evaluation.metric_table import SCHEMA, metric_rows
@@ -32,16 +36,18 @@ from batchmax.evaluation.metrics import (
     positive_class,
     top_k_values,
 )
-from batchmax.evaluation.multi_label import MULTI_LABEL_NOTE, EntryMetrics, EntrySums, check_independent
+from batchmax.evaluation.multi_label import EntryMetrics, EntrySums, check_independent
 from batchmax.evaluation.result import EVALUATION_GATES, Evaluation
 from batchmax.evaluation.row_stream import row_batches
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
+from batchmax.kernels.compiler.dispatch import limit_threads
 from batchmax.kernels.jackknife_sums import GROUPS
 from batchmax.options.gates import TOKEN_FIGURES, Gate, infinite_losses
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import names_of
 from batchmax.options.score_options import IfExists, resolve_options
+from batchmax.runtime.cores import usable_cores
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.sequence_totals import SequenceTally, text_bytes
 from batchmax.scoring.tally import Tally, named_counts
@@ -191,30 +197,39 @@ class _EvaluationPass:
         job = self.source.job
         self._is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
         if self._is_independent:
-            check_independent(job, by=columns or None, top_k=top_k, cluster=cluster, positive=positive, **curves)
+            check_independent(job, top_k=top_k, positive=positive, max_fpr=curves["max_fpr"])
         self._positive = positive_class(job, positive)
         # Groups may take two thirds of the memory limit.
         share = MEMORY_SHARE_WITH_GROUPS if columns else MEMORY_SHARE
-        self._curves = Curves(job, self._positive, is_weighted=sample_weight is not None, share=share, **curves)
+        weighted = sample_weight is not None
         if self._is_independent:
-            self._counts: MetricSums | EntrySums = EntrySums(bins)
+            self._counts: MetricSums | EntrySums = EntrySums(job.n_classes, bins)
+            del curves["max_fpr"]
+            schema = self.source.schema
+            self._curves: Curves | LabelCurves = LabelCurves(job, schema, is_weighted=weighted, share=share, **curves)
         else:
+            self._curves = Curves(job, self._positive, is_weighted=weighted, share=share, **curves)
             self._counts = MetricSums(job.n_classes, top_k_values(top_k, job.n_classes), bins, self._positive)
         types = column_types(self.source.schema)
         memory = options.memory_limit // max(1, len(columns))
         nested, text = job.nesting is not None, options.bytes is not None
         how: dict[str, Any] = {"positive": self._positive, "nested": nested, "has_text": text}
-        self._groups = [Groups(name, types[name], bins, memory, **how) for name in columns]
+        of_values = LabelGroups if self._is_independent else Groups
+        self._groups = [of_values(name, types[name], bins, memory, **how) for name in columns]
         self._level = confidence_level
-        self._intervals: IntervalSums | None = None
+        of_rows: dict[str, Any] = {"cluster": cluster, "nested": nested, "weighted": weighted, "by": columns}
+        self._intervals = self._interval_sums(**of_rows) if confidence_level else None
         self._computed: MetricIntervals | None = None
-        if confidence_level and isinstance(self._counts, MetricSums):
-            kind: dict[str, Any] = {"cluster": cluster, "nested": nested, "weighted": sample_weight is not None}
-            scores = self._curves.group_sums()
-            self._intervals = IntervalSums(self._counts, self._positive, scores=scores, by=columns, **kind)
-        self._tally = Tally()
+        self._tally, self._one_label = Tally(), 0
         self._warnings: list[str] = []
         self._sequences = SequenceTally(shift=job.options.shift, n_sums=1)
+
+    def _interval_sums(self, *, by: list[str], cluster: str | None, nested: bool, weighted: bool) -> IntervalSums:
+        if isinstance(self._counts, EntrySums):
+            return LabelIntervalSums(self._counts, cluster=cluster, weighted=weighted)
+        scores = self._curves.group_sums() if isinstance(self._curves, Curves) else None
+        of_rows: dict[str, Any] = {"cluster": cluster, "nested": nested, "weighted": weighted}
+        return IntervalSums(self._counts, self._positive, scores=scores, by=by, **of_rows)
 
     @property
     def schema(self) -> pa.Schema:
@@ -246,15 +261,18 @@ class _EvaluationPass:
         if len(self._groups) == 1:
             self._groups[0].give = write
         # Sums and those of groups have a thread each, while the kernels compute the next rows. Log-odds use all cores.
-        with ThreadPoolExecutor(2, "count") as counter:
+        threads = self.source.job.options.threads or usable_cores()
+        with ThreadPoolExecutor(2, "count", limit_threads, (threads,)) as counter:
             counting: list[Future[None]] = []
             for batch in row_batches(self.source, self._progress, self._warnings):
                 some = self._input.class_metrics(batch) if self._is_independent else self._input.metrics(batch)
-                scores = self._curves.scores(batch, some) if isinstance(some, RowMetrics) else None
+                scores = None
+                if isinstance(some, RowMetrics) and isinstance(self._curves, Curves):
+                    scores = self._curves.scores(batch, some)
                 for one in counting:
                     one.result()
                 counting = [counter.submit(self._count, batch, some, scores)]
-                if self._intervals is not None and isinstance(some, RowMetrics):
+                if self._intervals is not None:
                     counting.append(counter.submit(self._intervals.add, batch.chunk, some, scores))
             for one in counting:
                 one.result()
@@ -265,10 +283,15 @@ class _EvaluationPass:
 
     def _count(self, batch: RowBatch, some: RowMetrics | EntryMetrics, scores: NDArray[Any] | None) -> None:
         chunk, status, counts = batch.chunk, batch.scores.status, self._counts
-        if isinstance(some, EntryMetrics) and isinstance(counts, EntrySums):
+        if isinstance(some, EntryMetrics) and isinstance(counts, EntrySums) and isinstance(self._curves, LabelCurves):
             counts.add(some)
+            self._curves.add(some)
+            self._one_label += batch.scores.n_with_one_label
             self._tally.add(status)
-        elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums):
+            for group in self._groups:
+                if isinstance(group, LabelGroups):
+                    group.add_labels(chunk.values(group.name), some)
+        elif isinstance(some, RowMetrics) and isinstance(counts, MetricSums) and isinstance(self._curves, Curves):
             counts.add(some)
             self._curves.add(scores, some)
             self._count_in_groups(chunk, status, some)
@@ -296,7 +319,7 @@ class _EvaluationPass:
     def _result(self, *, writes: bool) -> Evaluation:
         source, job, tally, counts = self.source, self.source.job, self._tally, self._counts
         result = Evaluation(
-            **counts.metrics(),
+            **(counts.metrics() if isinstance(counts, MetricSums) else counts.errors()),
             n_rows=tally.rows,
             task="multilabel" if self._is_independent else "multiclass" if self._positive is None else "binary",
             positive=None if self._positive is None else (job.classes or ("0", "1"))[self._positive],
@@ -317,8 +340,7 @@ class _EvaluationPass:
         edges = [tenth / 10 for tenth in range(LOSS_BINS)]
         result.losses = {"edges": edges, "counts": counts.losses.tolist()}
         if isinstance(counts, EntrySums):
-            result.bins = counts.reliability()
-            result.notes.append(MULTI_LABEL_NOTE)
+            add_label_metrics(result, counts, job, self._one_label)
         elif job.label is not None and not job.label.has_class:
             result.warnings.append("labels are distributions, which have a loss and a Brier score, and no class")
         else:
@@ -331,6 +353,8 @@ class _EvaluationPass:
             widths = [at / CONFIDENCE_BINS for at in range(CONFIDENCE_BINS + 1)]
             result.confidences = {"edges": widths, "right": right, "wrong": wrong}
         self._curves.complete(result)
+        if isinstance(counts, EntrySums):
+            add_sample_areas(result, counts)
         if self._intervals is not None:
             self._add_intervals(result, self._intervals)
         for group in self._groups:
@@ -338,12 +362,15 @@ class _EvaluationPass:
             result.slices[group.name] = of_groups = group.metrics(self._intervals_of_group) if listed else []
             if self._intervals is not None and of_groups and "intervals" not in of_groups[0]:
                 what = "more than 256 groups" if len(group) > GROUPS else "so many bins"
-                result.notes.append(f"groups by {group.name!r} have no intervals: {what} would need too much memory")
+                why = "the rows are multi-label" if self._is_independent else f"{what} would need too much memory"
+                result.notes.append(f"groups by {group.name!r} have no intervals: {why}")
             if not listed:
                 where = "they are in the table" if writes else "to write them to a file: -o groups.parquet"
                 result.warnings.append(f"{len(group):,} groups by {group.name!r} are too many to list; {where}")
         if rows := infinite_losses(result.infinite_losses, "row" if job.nesting is None else "token"):
-            result.warnings.append(f"{rows}, because a class of the label has logit -inf; the mean loss is not defined")
+            why = ", or another class has logit inf" if self._is_independent else ""
+            what = f"{rows}, because a class of the label has logit -inf{why}; the mean loss is not defined"
+            result.warnings.append(what)
         result.warnings[:0] = self._warnings
         for warning in result.warnings:
             self._progress.warn(warning)
@@ -362,7 +389,8 @@ class _EvaluationPass:
         if result.per_class:
             for one, found in zip(result.per_class, computed.of_classes(), strict=True):
                 one["intervals"] = found
-            self._curves.add_intervals(result, intervals.scores, computed)
+            if isinstance(self._curves, Curves):
+                self._curves.add_intervals(result, intervals.scores, computed)
         result.notes += intervals.notes()
         if warning := intervals.warning():
             result.warnings.append(warning)

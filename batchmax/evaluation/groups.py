@@ -7,7 +7,7 @@ and freed. That no row of a written group comes later is checked by the order of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -50,7 +50,7 @@ AS_INTEGERS = pa.types.is_timestamp, pa.types.is_duration, pa.types.is_date64, p
 
 
 class Groups:
-    """Accumulates the groups of one column.
+    """Accumulates the groups of one column; :class:`batchmax.evaluation.label_groups.LabelGroups` those of labels.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ class Groups:
         The column's type is nested or an interval.
     """
 
+    metric_fields: Sequence[pa.Field] = METRIC_FIELDS
+
     def __init__(
         self,
         name: str,
@@ -103,7 +105,7 @@ class Groups:
         self._fields = (
             N_ROWS,
             *((N_TOKENS,) if nested else ()),
-            *METRIC_FIELDS,
+            *self.metric_fields,
             *((BITS_PER_BYTE,) if has_text else ()),
         )
         self.schema = pa.schema([pa.field(name, self._kind), *self._fields])
@@ -111,17 +113,20 @@ class Groups:
         self.give: Callable[[pa.RecordBatch], None] | None = None
         self._n_bins = n_bins
         self._positive = NO_POSITIVE if positive is None else positive
-        width = BINS + 3 * n_bins
-        n_counts = OF_SEQUENCES if nested else 0
-        self._most = max(1, memory // SHARE // (8 * (width + n_counts) + VALUE_BYTES))
+        shapes = self._shapes(n_bins, OF_SEQUENCES if nested else 0)
+        self._most = max(1, memory // SHARE // (8 * sum(map(math.prod, shapes)) + VALUE_BYTES))
         self._most_hashes = memory // SHARE // HASH_BYTES
         self._numbers: dict[Any, int] = {}
         # Allocated for all groups at once: unused pages take no memory, and growing would need twice as much.
-        self._sums = np.zeros((self._most + PIECE, width))
-        self._counts = np.zeros((self._most + PIECE, n_counts))
+        self._sums, self._counts, *self._more = (np.zeros((self._most + PIECE, *shape)) for shape in shapes)
         self._hashes = np.zeros(0, np.int64)
         self._largest: Any = None
         self._ascending = True
+
+    @staticmethod
+    def _shapes(n_bins: int, n_counts: int) -> Iterable[tuple[int, ...]]:
+        """Return the shapes of the sums of a group, and of the counts of its sequences."""
+        return (BINS + 3 * n_bins,), (n_counts,)
 
     def add(
         self, column: pa.Array, some: RowMetrics, sequences: tuple[Array, SequenceTotals, Array] | None = None
@@ -138,8 +143,7 @@ class Groups:
             For sequences: the number of these tokens in each, the totals of the first sequences, which end with these
             tokens, and the bytes of their text.
         """
-        column = plain_array(column)
-        column = column if column.type == self._kind else column.cast(self._kind)
+        column = self._plain(column)
         metrics = (
             *(some.rows.nll, some.rows.rests, some.pred, some.rank, some.brier, some.labels),
             *(some.weights, some.counted),
@@ -154,6 +158,10 @@ class Groups:
             if sequences is not None:
                 self._count_sequences(codes, start, *sequences[1:])
             self._limit(int(codes[-1]))
+
+    def _plain(self, column: pa.Array) -> pa.Array:
+        column = plain_array(column)
+        return column if column.type == self._kind else column.cast(self._kind)
 
     def _count_sequences(self, codes: Array, start: int, totals: SequenceTotals, n_bytes: Array) -> None:
         """Count the sequences from ``start`` on that end; ``codes`` are their groups."""
@@ -238,7 +246,7 @@ class Groups:
             self.give(self._batch(done[start : start + PIECE]))
         self.given += len(done)
         self._numbers = {kept: 0}
-        for array in (self._sums, self._counts):
+        for array in (self._sums, self._counts, *self._more):
             sums = array[last].copy()
             array[: len(done) + 1] = 0.0
             array[0] = sums
@@ -271,14 +279,18 @@ class Groups:
     def _batch(self, values: list[Any]) -> pa.RecordBatch:
         """Return some groups as a table."""
         numbers = np.array([self._numbers[value] for value in values], np.int64)
-        sums = self._sums[numbers]
-        bins = sums[:, BINS:].reshape(len(sums), self._n_bins, 3)
-        metrics = group_metrics(sums[:, :FIGURES]) | calibration_errors(bins) | self._counted(numbers)
+        metrics = self._metrics(numbers) | self._counted(numbers)
         columns = [pa.array(values, self._key_kind).cast(self._kind)]
         for field in self._fields:
             column = metrics[field.name]
             columns.append(pa.array(column, field.type, mask=~np.isfinite(column)))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def _metrics(self, numbers: Array) -> dict[str, Array]:
+        """Return the metrics of some groups."""
+        sums = self._sums[numbers]
+        bins = sums[:, BINS:].reshape(len(sums), self._n_bins, 3)
+        return group_metrics(sums[:, :FIGURES]) | calibration_errors(bins)
 
     def _texts(self, values: list[Any]) -> list[Any]:
         """Return values in a readable form: times as text."""

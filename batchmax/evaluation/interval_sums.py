@@ -23,6 +23,7 @@ from batchmax.evaluation.intervals import FEWEST_GROUPS
 from batchmax.evaluation.jackknife import GroupSums, Hashes, Jackknife, MetricGroupSums, row_hashes
 from batchmax.evaluation.metric_intervals import MetricIntervals, mapped
 from batchmax.evaluation.metrics import MetricSums, RowMetrics
+from batchmax.evaluation.multi_label import EntryMetrics
 from batchmax.runtime.text import quantity
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.token_chunks import TokenChunk
@@ -59,6 +60,8 @@ class IntervalSums:
         The column of clusters; None if each row, or each sequence, is independent of the others.
     nested, weighted
         Whether rows are sequences, and whether they have weights.
+    groups
+        The sums of groups of rows; None for those of one class per row.
     by
         Columns with groups of rows, which also have intervals.
     scores
@@ -73,6 +76,7 @@ class IntervalSums:
         cluster: str | None,
         nested: bool,
         weighted: bool,
+        groups: MetricGroupSums | None = None,
         scores: ScoreGroupSums | None = None,
         by: Iterable[str] = (),
     ) -> None:
@@ -80,15 +84,15 @@ class IntervalSums:
         self._cluster, self._nested, self._weighted = cluster, nested, weighted
         self._first_row = 0
         self._has_clusters = cluster is not None or nested
-        self._groups = MetricGroupSums(counts.n_classes, counts.top_k, counts.n_bins, positive)
+        self._groups = groups or MetricGroupSums(counts.n_classes, counts.top_k, counts.n_bins, positive)
         self.scores = scores
         self._by_value = [SumsByValue(name, counts.n_bins, positive, self._hashes_of) for name in by]
         sums: list[GroupSums] = [self._groups, *([] if scores is None else [scores]), *self._by_value]
         self.jackknife = Jackknife(sums, counts_clusters=self._has_clusters)
 
-    def add(self, chunk: Chunk, some: RowMetrics, scores: Array | None) -> None:
+    def add(self, chunk: Chunk, some: RowMetrics | EntryMetrics, scores: Array | None) -> None:
         """Add the rows or tokens of a chunk, with the scores that order them; chunks are in the order of the input."""
-        if self.scores is not None and scores is not None:
+        if self.scores is not None and scores is not None and isinstance(some, RowMetrics):
             self.scores.prepare(some, scores)
         for values in self._by_value:
             values.prepare(chunk)
@@ -123,9 +127,9 @@ class IntervalSums:
         }
 
     def of_values(self, name: str, values: pa.Array, computed: MetricIntervals) -> list[dict[str, Any]] | None:
-        """Return the intervals of the groups of these values of a column; None if there are too many."""
-        sums = next(one for one in self._by_value if one.name == name)
-        return sums.intervals(values, computed) if sums.is_complete else None
+        """Return the intervals of the groups of these values of a column; None without, or for too many groups."""
+        sums = next((one for one in self._by_value if one.name == name), None)
+        return None if sums is None or not sums.is_complete else sums.intervals(values, computed)
 
     def warning(self) -> str:
         """Return a warning that there are few clusters, or an empty string."""
@@ -150,13 +154,16 @@ class IntervalSums:
             notes.append("the number of clusters is an estimate, with an error of about 0.1%")
         return notes
 
+    @property
+    def _kind(self) -> type[MetricIntervals]:
+        """What computes the intervals."""
+        return MetricIntervals
+
     def computed(self, level: float) -> MetricIntervals:
         """Return the intervals of all rows that were added."""
         n_units = self.jackknife.n_clusters if self._has_clusters else self._counts.n_counted
         independent = not (self._has_clusters or self._weighted)
-        return MetricIntervals(
-            self._counts, self._groups, self._positive, level, n_units, independent, self._has_clusters
-        )
+        return self._kind(self._counts, self._groups, self._positive, level, n_units, independent, self._has_clusters)
 
 
 class _Repeated:

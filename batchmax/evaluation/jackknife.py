@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from batchmax.evaluation.cluster_keys import hash_numbers
 from batchmax.evaluation.metrics import NO_POSITIVE, RowMetrics
+from batchmax.evaluation.multi_label import EntryMetrics
 from batchmax.kernels.jackknife_sums import (
     BIN_SUMS,
     GROUPS,
@@ -49,8 +50,8 @@ class GroupSums(Protocol):
     def arrays(self) -> tuple[Array, ...]:
         """Arrays of shape (256, ...), whose first axis is the group."""
 
-    def add(self, some: RowMetrics, rows: slice, groups: Array) -> None:
-        """Add some of the rows; ``groups`` are theirs, (n,) uint8."""
+    def add(self, some: Any, rows: slice, groups: Array) -> None:
+        """Add some of the rows, ``RowMetrics`` or ``EntryMetrics``; ``groups`` are theirs, (n,) uint8."""
 
 
 class MetricGroupSums:
@@ -112,7 +113,7 @@ class Jackknife:
         """Whether there are so many clusters that their number is estimated."""
         return self._depth > 0
 
-    def add(self, some: RowMetrics, hashes: Hashes) -> None:
+    def add(self, some: RowMetrics | EntryMetrics, hashes: Hashes) -> None:
         """Add some rows, whose clusters have these hashes."""
         for start in range(0, len(some.counted), PIECE):
             stop = min(start + PIECE, len(some.counted))

@@ -24,6 +24,7 @@ from batchmax.evaluation.multi_label import EntryMetrics
 from batchmax.evaluation.row_stream import open_rows, read_if_stdin, schema_of
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.kernels.multi_label import sigmoid_rows
+from batchmax.kernels.multi_label_metrics import OF_ROW, label_rows
 from batchmax.kernels.row_metrics import metric_rows, soft_metric_rows
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import refuse
@@ -88,7 +89,7 @@ class LabeledInput:
             columns.setdefault(cluster, "--cluster")
         if written is not None:
             columns.setdefault(written, "--columns")
-        self.source = open_rows(src, options, ("loss",), columns, multi_label=True)
+        self.source = open_rows(src, options, ("loss", "losses"), columns)
         job = self.source.job
         if job.label is None:
             raise UsageError(
@@ -137,16 +138,16 @@ class LabeledInput:
     def class_metrics(self, batch: RowBatch) -> EntryMetrics:
         """Return the metrics of some rows whose classes are independent; raise as :meth:`metrics`."""
         scores, labels, k = batch.scores, batch.labels, self.source.job.n_classes
-        probs = np.empty(batch.matrix.shape)
-        sigmoid_rows(batch.matrix, self.source.job.options.beta, probs, np.empty(len(probs), np.bool_))
-        return EntryMetrics(
-            np.zeros(0) if scores.nll is None else scores.nll,
-            probs,
-            np.zeros(0, np.int64) if labels.indices is None else labels.indices,
-            np.zeros((0, k)) if labels.targets is None else labels.targets,
-            self._weights_of(batch),
-            scores.status > LAST_WITHOUT_LOSS,
-        )
+        n = len(batch.matrix)
+        probs, figures = np.empty(batch.matrix.shape), np.empty((n, OF_ROW))
+        sigmoid_rows(batch.matrix, self.source.job.options.beta, probs, np.empty(n, np.bool_))
+        counted = scores.status > LAST_WITHOUT_LOSS
+        indices = np.zeros(0, np.int64) if labels.indices is None else labels.indices
+        targets = np.zeros((0, k)) if labels.targets is None else labels.targets
+        label_rows(batch.matrix, probs, indices, targets, counted, figures)
+        nll, losses = np.zeros(0) if scores.nll is None else scores.nll, scores.values["losses"]
+        weights = self._weights_of(batch)
+        return EntryMetrics(nll, batch.matrix, probs, losses, indices, targets, figures, weights, counted)
 
     def _weights_of(self, batch: RowBatch) -> Array:
         return np.zeros(0) if self._weight is None else self._weights(batch, self._weight)

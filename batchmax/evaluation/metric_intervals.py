@@ -147,7 +147,7 @@ class MetricIntervals:
             found = listed(*wilson(part, of, self.level), WILSON)
         else:
             found = self._ratios(part, of, *fractions(self.groups.classes, source))
-        return [mapped(one, _f1_of_jaccard) for one in found] if name == "f1" else found
+        return [mapped(one, f1_of_jaccard) for one in found] if name == "f1" else found
 
     def _ratios(self, part: Array, of: Array, parts: Array, ofs: Array) -> list[Interval | None]:
         """Return the intervals of m proportions, (m,), whose numerators and denominators in groups are (256, m)."""
@@ -165,7 +165,7 @@ class MetricIntervals:
             return [None] * len(part)
         parts, ofs = parts[self.used], ofs[self.used]
         values, used = quotient(part, of), np.count_nonzero(ofs, axis=0)
-        errors = standard_errors(quotient(_without(part, parts), _without(of, ofs)))
+        errors = standard_errors(quotient(without(part, parts), without(of, ofs)))
         # Losses are skewed, and a loss of few groups has few degrees of freedom.
         degrees = {int(n): max(1, n - 1) if scale == LOSS_SCALE else self._degrees for n in np.unique(used)}
         t = np.array([self._t(degrees[n]) for n in used.tolist()])
@@ -201,19 +201,19 @@ class MetricIntervals:
         sums, _, _, bins = self._totals
         used = self.used
         values = group_metrics(sums[np.newaxis])
-        left_out = group_metrics(_without(sums, self.groups.sums[used]))
+        left_out = group_metrics(without(sums, self.groups.sums[used]))
         loss = self.jackknifed(values["mean_loss"], left_out["mean_loss"], LOSS_SCALE, is_skewed=True)
         # Over several classes, the Brier score is between 0 and 2.
         most = 2.0 if self.positive is None else 1.0
         brier = self.jackknifed(values["brier"] / most, left_out["brier"] / most, "unit", is_skewed=True)
         found = {
             "mean_loss": loss,
-            "perplexity": mapped(loss, _exp),
+            "perplexity": mapped(loss, exp_of_loss),
             "brier": mapped(brier, lambda bound: most * bound),
         }
         if np.isfinite(sums[HITS]):
             ece = calibration_errors(bins[np.newaxis])["ece"]
-            eces = calibration_errors(_without(bins, self.groups.bins[used][..., :3]))["ece"]
+            eces = calibration_errors(without(bins, self.groups.bins[used][..., :3]))["ece"]
             found["ece"] = self._ece(self.jackknifed(ece, eces, "plain"))
         return found
 
@@ -244,7 +244,7 @@ class MetricIntervals:
         if not groups.shape[1]:
             return {}
         losses = group_metrics(sums[np.newaxis])["mean_loss"]
-        left_losses = group_metrics(_without(sums, self.groups.sums[self.used]))["mean_loss"]
+        left_losses = group_metrics(without(sums, self.groups.sums[self.used]))["mean_loss"]
         totals = self._totals[2]
         values = class_values(totals[np.newaxis], losses, self.positive)
         left_out = self._left_out(totals, groups, left_losses)
@@ -271,7 +271,7 @@ class MetricIntervals:
         losses = np.concatenate([losses, np.full(len(groups) - len(losses), np.nan)])
         some = max(1, BLOCK // groups.shape[1])
         blocks = [
-            class_values(_without(totals, groups[at : at + some]), losses[at : at + some], self.positive)
+            class_values(without(totals, groups[at : at + some]), losses[at : at + some], self.positive)
             for at in range(0, len(groups), some)
         ]
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
@@ -283,7 +283,7 @@ class MetricIntervals:
         """
         if interval is None:
             return None
-        weight, confidence, hits = self.counts.bins.T
+        weight, confidence, hits = self._totals[3].T
         gaps = np.where(weight > 0, quotient(hits - confidence, weight), 0.0)
         errors = gap_errors(self.groups.bins[self.used])
         bias = float((weight * absolute_bias(gaps, errors)).sum() / weight.sum())
@@ -306,7 +306,7 @@ def _one_of_each() -> Array:
     return sums
 
 
-def _without(total: Array, parts: Array) -> Array:
+def without(total: Array, parts: Array) -> Array:
     """Return a total without each of its parts; 0 where only rounding errors are left."""
     with np.errstate(invalid="ignore"):
         left = total - parts
@@ -330,9 +330,11 @@ def mapped(interval: Interval | None, change: Callable[[float], float]) -> Inter
     return listed(lower, upper, interval["method"])[0]
 
 
-def _f1_of_jaccard(index: float) -> float:
+def f1_of_jaccard(index: float) -> float:
+    """Return F1 as a function of the Jaccard index."""
     return 2.0 * index / (1.0 + index)
 
 
-def _exp(value: float) -> float:
+def exp_of_loss(value: float) -> float:
+    """Return the perplexity of a mean loss."""
     return float(perplexities(np.array([value]))[0])

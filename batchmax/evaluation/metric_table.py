@@ -3,7 +3,8 @@
 Without grouping columns, the columns are ``scope`` (``all``, ``class`` or ``bin``), ``name`` (the class, or the bin's
 borders; null for ``all``), ``figure`` and ``value``; bounds of intervals are figures such as ``accuracy.lower``. With
 one grouping column, there is one row per group, in order of first occurrence: the grouping column with its type, then
-``n_rows``, ``mean_loss``, ``perplexity``, ``accuracy``, ``brier`` and ``ece``; for sequences also ``n_tokens``, the
+``n_rows``, ``mean_loss``, ``perplexity``, ``accuracy``, ``brier`` and ``ece``, or for multi-label rows instead of
+``accuracy`` the metrics of labels; for sequences also ``n_tokens``, the
 number of tokens with a loss, and ``bits_per_byte`` if bytes are known. With several grouping columns, the table is as
 without, and their names are additional scopes.
 """
@@ -15,7 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_POSITIVE
+from batchmax.evaluation.class_metrics import AREAS, OF_ALL, OF_POSITIVE
+from batchmax.evaluation.multi_label_metrics import AVERAGES, OF_EACH, OF_ROWS
 
 SCHEMA = pa.schema({"scope": pa.string(), "name": pa.string(), "figure": pa.string(), "value": pa.float64()})
 HEADLINE = (
@@ -52,6 +54,9 @@ def metric_rows(result: dict[str, Any]) -> pa.RecordBatch:
 def _rows(result: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float | None]]:
     for figure in HEADLINE:
         yield "all", None, figure, result[figure]
+    if result["task"] == "multilabel":
+        for figure in (*OF_ROWS, "mean_label_loss"):
+            yield "all", None, figure, result[figure]
     if result.get("n_tokens") is not None:
         for figure in ("n_tokens", "bits_per_token", "bits_per_byte"):
             yield "all", None, figure, result[figure]
@@ -64,7 +69,7 @@ def _rows(result: dict[str, Any]) -> Iterator[tuple[str, str | None, str, float 
         for figure, found in _intervals(name, interval):
             yield from (("all", None, f"{figure}.{bound}", found[bound]) for bound in BOUNDS)
     for one in result["per_class"]:
-        for figure in ("support", "predicted", "precision", "recall", "f1", "jaccard", *AREAS, "mean_loss"):
+        for figure in ("n_rows", "support", "predicted", *OF_EACH, *AREAS, "mean_loss"):
             if figure in one:
                 yield "class", str(one["class"]), figure, one[figure]
         for figure, found in one.get("intervals", {}).items():

@@ -7,15 +7,16 @@ from typing import Any
 
 from batchmax import __version__
 from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_CLASS, OF_POSITIVE
+from batchmax.evaluation.multi_label_metrics import OF_ROWS
 from batchmax.options.gates import NO_ROWS, Figure, figure, infinite_losses, without_loss
 from batchmax.results import CommandResult
 from batchmax.scoring.summary import TOKEN_FIELDS, without_text
 
 WITH_INTERVAL = (
     *("mean_loss", "accuracy", "perplexity", "bits_per_token", "brier", *OF_POSITIVE, *AREAS, *OF_ALL),
-    *(f"{average}.{name}" for average in AVERAGES for name in OF_CLASS),
+    *(f"{average}.{name}" for average in (*AVERAGES, "samples") for name in OF_CLASS),
     *(f"{average}.{name}" for average in ("macro", "weighted") for name in AREAS),
-    *("ece", "top_k_accuracy"),
+    *("ece", "top_k_accuracy", *OF_ROWS, "mean_label_loss"),
 )
 """The metrics that have confidence intervals."""
 
@@ -25,7 +26,7 @@ class Evaluation(CommandResult):
     """The result of an evaluation. A value that is missing or not finite is None.
 
     If labels are distributions, there are losses and Brier scores; metrics that need a class are None or empty. For
-    multi-label rows, there are losses, and a Brier score and calibration errors over the classes of all rows.
+    multi-label rows, an entry is a class of a row that has a label; all other entries count nowhere.
 
     Attributes
     ----------
@@ -46,7 +47,7 @@ class Evaluation(CommandResult):
         ``binary``, ``multiclass`` or ``multilabel``, and the positive class of a binary task.
     brier
         Mean over rows of the sum over classes of (p - y)**2; in a binary task, of that of the positive class alone. For
-        multi-label rows, the mean over classes.
+        multi-label rows, the mean over entries.
     ece, mce, rmsce
         Expected, maximum and root mean square calibration error: distance of confidence and accuracy over bins of equal
         width. A confidence of 1 is in the last bin. In a binary task, the confidence is the probability of the positive
@@ -63,16 +64,21 @@ class Evaluation(CommandResult):
         Of the positive class of a binary task, otherwise None: areas under the ROC and under the steps of precision
         against recall, as in scikit-learn. Rows are ordered by log-odds, or by the probabilities of scored files.
         ``partial_auroc`` is standardized, up to the false positive rate ``max_fpr``.
+    subset_accuracy, hamming_loss, label_ranking_average_precision, mean_label_loss
+        Of multi-label rows, otherwise None: the share of rows whose entries are all right, the share of wrong entries,
+        scikit-learn's ``label_ranking_average_precision_score``, and the mean loss of an entry.
     curves, bounds
         ``curves`` has the ``method`` of the areas. If it is ``binned``, ``bounds`` has by metric the ``lower`` and
         ``upper`` bound of the exact value.
-    macro, micro, weighted
+    macro, micro, weighted, samples
         Averages over classes of precision, recall, F1 and Jaccard index. 0/0 of a class counts as 0; ``macro`` is over
         the classes that are a label or a prediction of some row. ``macro`` and ``weighted`` also have AUROC and average
-        precision of each class against the others, over the classes for which they are defined.
+        precision of each class against the others, over the classes for which they are defined. For multi-label rows,
+        ``macro`` is over all classes, ``micro`` over all entries, ``samples`` over rows, and all have both areas.
     per_class
         Support, number of predictions, precision, recall, F1, Jaccard index and mean loss, in the order of the logits;
-        with curves also AUROC and average precision.
+        with curves also AUROC and average precision. For multi-label rows also the prevalence, the specificity, and
+        ``n_rows``, the rows with a label of the class; the mean loss is over these.
         Recall is None for a class without rows, precision for a class that was never predicted; scikit-learn returns
         ``zero_division``.
     confidence_level, intervals
@@ -135,6 +141,11 @@ class Evaluation(CommandResult):
     macro: dict[str, float | None] = field(default_factory=dict)
     micro: dict[str, float | None] = field(default_factory=dict)
     weighted: dict[str, float | None] = field(default_factory=dict)
+    samples: dict[str, float | None] = field(default_factory=dict)
+    subset_accuracy: float | None = None
+    hamming_loss: float | None = None
+    label_ranking_average_precision: float | None = None
+    mean_label_loss: float | None = None
     undefined: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, str] = field(default_factory=dict)
     bounds: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -184,20 +195,23 @@ class Evaluation(CommandResult):
         infinite = infinite_losses(self.infinite_losses, of)
         no_tokens = "the rows are not sequences" if tokens is None else ""
         no_bytes = without_text(self.status_counts) if self.bits_per_byte is None else ""
-        no_classes = "" if self.per_class else "labels are distributions or multi-label, which have no class"
-        no_bins = "" if self.bins else no_classes
+        is_multi_label = self.task == "multilabel"
+        no_labels = "" if self.per_class else "targets are distributions, or neither 0 nor 1, which have no class"
+        no_class = "the rows are multi-label, which have no single class" if is_multi_label else no_labels
+        not_multi_label = "" if is_multi_label else "the rows are not multi-label"
+        no_bins = "" if self.bins else no_labels
         too_large = "exp of the mean loss is too large" if self.perplexity is None else ""
         largest = max(self.top_k_accuracy, key=int, default=None)
         no_positive = "" if self.task == "binary" else "there are more than two classes, so none is the positive one"
         no_curves = "no curves are computed" if self.curves.get("method") == "none" else ""
-        no_area = no_loss, no_weight, no_classes, no_curves
+        no_area = no_loss, no_weight, no_labels, no_curves
         no_top_k = "no top-k accuracy is computed" if largest is None else ""
         found = {
             "n_rows": figure(self.n_rows),
             "n_classes": figure(self.n_classes),
             "mean_loss": figure(self.mean_loss, no_loss, no_weight, infinite),
             "log_likelihood": figure(self.log_likelihood, no_loss, no_weight, infinite),
-            "accuracy": figure(self.accuracy, no_loss, no_weight, no_classes),
+            "accuracy": figure(self.accuracy, no_loss, no_weight, no_class),
             "perplexity": figure(self.perplexity, no_loss, no_weight, infinite, too_large),
             "bad_rows": figure(self.bad_rows, no_rows),
             "bad_rate": figure(self.bad_rate, no_rows),
@@ -206,32 +220,37 @@ class Evaluation(CommandResult):
             "bits_per_token": figure(self.bits_per_token, no_tokens, no_loss, infinite),
             "bits_per_byte": figure(self.bits_per_byte, no_tokens, no_loss, infinite, no_bytes),
             "brier": figure(self.brier, no_loss, no_weight),
-            **{name: figure(getattr(self, name), no_loss, no_weight, no_classes, no_positive) for name in OF_POSITIVE},
-            **{name: figure(getattr(self, name), no_loss, no_weight, no_classes) for name in OF_ALL},
+            **{name: figure(getattr(self, name), no_loss, no_weight, no_class, no_positive) for name in OF_POSITIVE},
+            **{name: figure(getattr(self, name), no_loss, no_weight, no_class) for name in OF_ALL},
             **{
-                f"{average}.{name}": figure(getattr(self, average).get(name), no_loss, no_weight, no_classes)
-                for average in AVERAGES
+                f"{average}.{name}": figure(value, no_loss, no_weight, no_labels, no_samples, _zero_divided(value))
+                for average in (*AVERAGES, "samples")
+                for no_samples in ["" if average != "samples" else not_multi_label]
                 for name in OF_CLASS
+                for value in [getattr(self, average).get(name)]
             },
-            "auroc": figure(self.auroc, *no_area, no_positive, _lacking(self.auroc)),
+            **{name: figure(getattr(self, name), no_loss, no_weight, not_multi_label, no_labels) for name in OF_ROWS},
+            "mean_label_loss": figure(self.mean_label_loss, no_loss, no_weight, not_multi_label, infinite),
+            "auroc": figure(self.auroc, no_class, *no_area, no_positive, _lacking(self.auroc)),
             "average_precision": figure(
-                self.average_precision, *no_area, no_positive, _lacking(self.average_precision)
+                self.average_precision, no_class, *no_area, no_positive, _lacking(self.average_precision)
             ),
             "partial_auroc": figure(
                 self.partial_auroc,
-                *(*no_area, no_positive, _lacking(self.auroc)),
+                *(no_class, *no_area, no_positive, _lacking(self.auroc)),
                 "" if self.partial_auroc is not None else "no rate is given: --max-fpr",
             ),
             **{
-                f"{average}.{name}": figure(value, *no_area, _lacking(value))
-                for average in ("macro", "weighted")
+                f"{average}.{name}": figure(value, *no_area, no_pairs, _lacking(value))
+                for average in (*AVERAGES, "samples")
+                for no_pairs in ["" if average in {"macro", "weighted"} else not_multi_label]
                 for name in AREAS
                 for value in [getattr(self, average).get(name)]
             },
             "ece": figure(self.ece, no_loss, no_weight, no_bins),
             "mce": figure(self.mce, no_loss, no_weight, no_bins),
             "rmsce": figure(self.rmsce, no_loss, no_weight, no_bins),
-            "top_k_accuracy": figure(self.top_k_accuracy.get(largest or ""), no_loss, no_weight, no_classes, no_top_k),
+            "top_k_accuracy": figure(self.top_k_accuracy.get(largest or ""), no_loss, no_weight, no_class, no_top_k),
             "bytes_read": figure(self.bytes_read, "" if self.files else "the size of a stream is not known"),
             "seconds": figure(self.seconds),
         }
@@ -242,7 +261,7 @@ class Evaluation(CommandResult):
                 for name in WITH_INTERVAL
                 for bound in ("lower", "upper")
             }
-            | {"calibration_p": self._of_interval(self.calibration_p, no_loss or no_weight or no_classes)}
+            | {"calibration_p": self._of_interval(self.calibration_p, no_loss or no_weight or no_bins)}
         )
 
     def interval(self, *names: str) -> dict[str, Any] | None:
@@ -265,9 +284,12 @@ class Evaluation(CommandResult):
         if value is not None:
             return figure(value)
         no_intervals = "" if self.confidence_level is not None else "--confidence-level 0 computes no intervals"
-        if self.task == "multilabel":
-            no_intervals = "metrics of multi-label rows have no intervals"
         return figure(None, no_intervals, missing, "there are too few rows or clusters, or they are all alike")
+
+
+def _zero_divided(value: float | None) -> str:
+    """Return why an average isn't defined, or an empty string if it is."""
+    return "" if value is not None else "there are no labels and no predictions"
 
 
 def _lacking(area: float | None) -> str:

@@ -23,6 +23,7 @@ from batchmax.jobs.row_batch import RowBatch, score_chunk
 from batchmax.jobs.threads import page_workers
 from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import ScoreOptions
+from batchmax.outputs import OUTPUTS
 from batchmax.runtime.buffers import Buffers
 from batchmax.runtime.progress import Progress
 from batchmax.scoring.score_rows import input_warnings
@@ -43,8 +44,6 @@ def open_rows(
     options: InputOptions,
     outputs: tuple[str, ...],
     columns: Mapping[str, str] | None = None,
-    *,
-    multi_label: bool = False,
 ) -> Source:
     """Open logits, or files that ``score`` wrote, for :func:`row_batches`.
 
@@ -55,47 +54,44 @@ def open_rows(
     options
         How rows are read.
     outputs
-        The outputs to compute.
+        The outputs to compute, if they are defined for the activation.
     columns
         The columns to keep, with the option that names each, such as ``--by``. None: those that the options name, by
         default all but the logits and the columns that ``score`` computed.
-    multi_label
-        Whether classes may be independent: then labels may be those of multi-label rows, and the activation sigmoid.
 
     Raises
     ------
     DataError
         No input was found, a file isn't Parquet, or the files' schemas are incompatible.
     UsageError
-        Invalid column, an activation or loss other than softmax and cross-entropy, or a job that doesn't fit in the
-        memory limit.
+        Invalid column, an activation other than softmax and sigmoid, a loss other than their cross-entropy, or a job
+        that doesn't fit in the memory limit.
     """
     src = read_if_stdin(src, options)
     activation = ACTIVATIONS[options.activation_name]
-    is_sigmoid = multi_label and not activation.is_distribution and options.loss_name == activation.likelihood
-    if not (options.is_usual or is_sigmoid):
+    is_supported = activation.is_log_linear or not activation.is_distribution
+    if not is_supported or options.loss_name != activation.likelihood:
         raise UsageError(
-            "only softmax and cross-entropy are supported here",
-            where="--loss" if activation.is_log_linear else "--activation",
+            "only softmax and sigmoid, and their cross-entropy, are supported here",
+            where="--loss" if is_supported else "--activation",
             remedy="leave it out, or give an output of score --activation",
         )
-    if not multi_label:
-        options = replace(options, activation="softmax")
     if columns is not None:
         options = replace(options, columns=tuple(columns), exclude=())
     elif options.columns is None:
         computed = columns_computed(schema_of(src, options))
         options = replace(options, exclude=tuple(dict.fromkeys((*options.exclude, *computed))))
+    # The labels may determine the activation, and only then is it known which of the other outputs are defined.
+    of_any = tuple(name for name in outputs if OUTPUTS[name].of == "any")
     try:
-        source = open_source(src, ScoreOptions(**vars(options), outputs=outputs), writes=False)
+        source = open_source(src, ScoreOptions(**vars(options), outputs=of_any), writes=False)
     except UsageError as error:
-        if error.where.endswith("--activation") and not multi_label:
-            error.where = error.where.removesuffix("--activation") + "--label"
-            error.remedy = "name a column with one class per row: --label NAME; or: batchmax evaluate, for several"
         if error.where.endswith("--columns"):
             named_by = (option for name, option in (columns or {}).items() if repr(name) in error.what)
             error.where = error.where.removesuffix("--columns") + next(named_by, "--columns")
         raise
+    supports = ACTIVATIONS[source.job.options.activation_name].supports
+    source.job = replace(source.job, outputs=tuple(name for name in outputs if supports(OUTPUTS[name].of)))
     check_memory(source)
     return source
 

@@ -5,14 +5,17 @@ Of equal losses, the first row is taken, so that the result depends only on the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.job import Job
-from batchmax.columns.result_arrays import pred_column
+from batchmax.columns.label_column import LABEL_SETS
+from batchmax.columns.result_arrays import classes_column, pred_column
 from batchmax.errors import UsageError
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, row_batches
 from batchmax.evaluation.top_rows import TopRows, decoded, decoded_type
@@ -25,7 +28,7 @@ from batchmax.scoring.score_rows import carried_columns
 from batchmax.sources.token_chunks import TokenChunk
 from batchmax.statuses import LAST_WITHOUT_LOSS
 
-NEEDED = ("pred", "confidence", "status")
+NEEDED = ("pred", "confidence", "status", "preds")
 """Outputs to compute for every row, besides the loss."""
 
 PLACE = ("file", "row")
@@ -33,6 +36,12 @@ PLACE = ("file", "row")
 
 FIGURES = ("label", "pred", "p_label", "p_pred", "loss")
 """Columns after the carried ones."""
+
+FIGURES_OF_SETS = ("label", "pred", "loss")
+"""The same for multi-label rows, whose labels and predictions are lists of classes."""
+
+HALF = 0.5
+"""Classes with larger targets are listed as labels."""
 
 
 def worst_rows(
@@ -59,7 +68,8 @@ def worst_rows(
         (the row's number in the file, from 0), and for sequences ``token``; the carried columns, with the prefix
         ``input_`` if a name is already used; ``label`` and ``pred``, as names if the classes have names; ``p_label``
         and ``p_pred``, their probabilities (float64); and ``loss`` in nats (float64). ``label`` and ``p_label`` are
-        null if labels are distributions.
+        null if labels are distributions. Of multi-label rows, ``label`` and ``pred`` are lists, the former
+        of the classes with a target above 0.5, and there are no probabilities.
 
     Raises
     ------
@@ -97,15 +107,23 @@ def worst_rows(
     return rows.table
 
 
+def figures_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns after the carried ones, given the names of all columns of a table of :func:`worst_rows`."""
+    return FIGURES if names[-2] == FIGURES[-2] else FIGURES_OF_SETS
+
+
 class WorstRows:
     """Collects the rows with the largest loss from the rows of a job."""
 
     def __init__(self, job: Job, n: int) -> None:
         self._job = job
         self._place = PLACE if job.nesting is None else (*PLACE, "token")
-        shown = job.label.name if job.label is not None and job.label.has_class else None
-        # The logits of sequences aren't a column of tokens.
-        left_out = {shown} if job.nesting is None else {shown, job.nesting.logits}
+        self._has_sets = not ACTIVATIONS[job.options.activation_name].is_distribution
+        self._figures = FIGURES_OF_SETS if self._has_sets else FIGURES
+        is_shown = job.label is not None and (job.label.has_class or job.label.kind in LABEL_SETS)
+        left_out = set(job.label_columns) if is_shown else set[str]()
+        if job.nesting is not None:
+            left_out.add(job.nesting.logits)  # not a column of tokens
         of_units = {} if job.nesting is None else {field.name: field for field in job.nesting.schema}
         self._carried = [of_units.get(one.name, one) for one in job.carried if one.name not in left_out]
         self._top = TopRows(n, self._schema(), job.options.memory_limit // 4)
@@ -123,32 +141,29 @@ class WorstRows:
             self._top.add(losses, lambda rows: self._columns(batch, losses, rows))
 
     def _schema(self) -> pa.Schema:
-        names = {*self._place, *FIGURES}
+        names = {*self._place, *self._figures}
         carried = [
             pa.field(f"input_{field.name}" if field.name in names else field.name, decoded_type(field.type))
             for field in self._carried
         ]
         by_name = self._job.classes is not None
-        types = (pa.string() if by_name else pa.int64(), pa.string() if by_name else pa.int32(), *[pa.float64()] * 3)
+        types: tuple[pa.DataType, ...] = pa.string() if by_name else pa.int64(), pa.string() if by_name else pa.int32()
+        if self._has_sets:
+            types = (pa.list_(types[1]),) * 2
+        types += (pa.float64(),) * (len(self._figures) - 2)
         return pa.schema(
             [
                 *(pa.field(name, pa.string() if name == "file" else pa.int64()) for name in self._place),
                 *carried,
-                *(pa.field(name, kind) for name, kind in zip(FIGURES, types, strict=True)),
+                *(pa.field(name, kind) for name, kind in zip(self._figures, types, strict=True)),
             ]
         )
 
     def _columns(self, batch: RowBatch, losses: NDArray[np.float64], rows: NDArray[np.intp]) -> list[pa.Array]:
         """Return the columns of the schema for some of the rows."""
-        job, scores, indices, n = self._job, batch.scores, batch.labels.indices, len(rows)
+        job, n = self._job, len(rows)
         taken = batch.chunk.take(rows, [field.name for field in self._carried])
         carried = {field.name: array for field, array in carried_columns(taken, job)}
-        label, p_label = pa.nulls(n, pa.int64() if job.classes is None else pa.string()), pa.nulls(n, pa.float64())
-        if indices is not None and scores.nll is not None:
-            label = pa.array(indices[rows])
-            if job.classes is not None:
-                label = pa.array(job.classes, pa.string()).take(label)
-            p_label = pa.array(np.exp(-scores.nll[rows]))
         places = [batch.chunk.rows_of(rows)]
         if isinstance(batch.chunk, TokenChunk):
             places.append(batch.chunk.tokens.places()[1][rows])
@@ -156,9 +171,28 @@ class WorstRows:
             pa.array([batch.chunk.origin.file] * n, pa.string()),
             *(pa.array(place, pa.int64()) for place in places),
             *(decoded(carried[field.name]) for field in self._carried),
-            label,
-            pred_column(scores.values["pred"][rows], job.classes),
-            p_label,
-            pa.array(scores.values["confidence"][rows]),
+            *(self._sets(batch, rows) if self._has_sets else self._classes(batch, rows)),
             pa.array(losses[rows]),
         ]
+
+    def _classes(self, batch: RowBatch, rows: NDArray[np.intp]) -> list[pa.Array]:
+        """Return the labels and predictions of rows, and their probabilities."""
+        job, scores, indices, n = self._job, batch.scores, batch.labels.indices, len(rows)
+        label, p_label = pa.nulls(n, pa.int64() if job.classes is None else pa.string()), pa.nulls(n, pa.float64())
+        if indices is not None and scores.nll is not None:
+            label = pa.array(indices[rows])
+            if job.classes is not None:
+                label = pa.array(job.classes, pa.string()).take(label)
+            p_label = pa.array(np.exp(-scores.nll[rows]))
+        pred = pred_column(scores.values["pred"][rows], job.classes)
+        return [label, pred, p_label, pa.array(scores.values["confidence"][rows])]
+
+    def _sets(self, batch: RowBatch, rows: NDArray[np.intp]) -> list[pa.Array]:
+        """Return the labels and predictions of multi-label rows."""
+        job, labels = self._job, batch.labels
+        if labels.targets is not None:
+            is_label = labels.targets[rows] > HALF
+        else:
+            assert labels.indices is not None  # noqa: S101 - rows with a loss have labels
+            is_label = labels.indices[rows][:, np.newaxis] == np.arange(job.n_classes)
+        return [classes_column(one, job.classes) for one in (is_label, batch.scores.values["preds"][rows])]

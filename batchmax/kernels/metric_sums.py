@@ -108,50 +108,6 @@ def tally_rows(
 
 
 @kernel(
-    "in float64[:], in float64[:,:], in int64[:], in float64[:,:], in float64[:], in bool[:], "
-    "out float64[:,:], out float64[:,:], out int64[:]",
-    parallel=False,
-)
-def tally_classes(nll, probs, labels, targets, weights, counted, sums, bins, losses):
-    """Add rows whose classes are independent to the sums.
-
-    Parameters
-    ----------
-    nll, weights, counted, losses
-        As for :func:`tally_rows`.
-    probs : (n, K) float64
-    labels : (n,) int64
-        The only class with target 1; or (0,) if there are targets.
-    targets : (n, K) float64, or (0, K)
-        NaN where the target of a class is missing: then it isn't counted.
-    sums : (5, 2) float64
-        Indexed by WEIGHT, LOSS, BRIER, ENTRIES and INFINITE; each sum with its accumulated rounding error.
-    bins : (b, 3) float64
-        For each bin of probabilities of equal width: the weights of classes of rows, weighted probabilities, and
-        weighted targets.
-    """
-    n_bins = bins.shape[0]
-    for i in range(nll.shape[0]):
-        if not counted[i]:
-            continue
-        w = weights[i] if weights.shape[0] != 0 else 1.0
-        _add_loss(sums, losses, nll[i], w)
-        brier, entries = 0.0, 0
-        for j in range(probs.shape[1]):
-            y = targets[i, j] if targets.shape[0] != 0 else np.float64(labels[i] == j)
-            if y == y:
-                p = probs[i, j]
-                brier += (p - y) * (p - y)
-                entries += 1
-                at = bin_of(p, n_bins)
-                bins[at, 0] += w
-                bins[at, 1] += w * p
-                bins[at, 2] += w * y
-        _add(sums, BRIER, w * brier)
-        _add(sums, ENTRIES, w * entries)
-
-
-@kernel(
     "in float64[:], in float64[:], in int32[:], in int32[:], in float64[:], in int64[:], in float64[:], "
     "in bool[:], int64, in int64[:], out float64[:,:]",
     parallel=False,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from batchmax.activations import WITH_CALIBRATION
 from batchmax.errors import UsageError
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.lazy_imports import allow_imports
@@ -17,6 +18,7 @@ SMALLEST_T, LARGEST_T = 1e-3, 1e3
 """Bounds of the fitted temperature."""
 MEMBERS = {
     "n_classes": int,
+    "activation": str | None,
     "temperature": float | int,
     "classes": list | None,
     "scale": list | None,
@@ -26,7 +28,7 @@ MEMBERS = {
 
 
 def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the options that a calibration file at a path or a URI sets: ``calibrated_classes``, ``beta``, ...
+    """Return the options that a calibration file sets: ``calibrated_classes``, ``calibrated_activation``, ``beta``, ...
 
     ``scale`` and ``bias`` are among them if it has them. ``storage`` has the options of the path's file system.
 
@@ -41,7 +43,10 @@ def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) 
     if text is None:
         raise UsageError(f"there is no file {name}", where=where, remedy=remedy)
     try:
-        return _options(json_object(parse_json(text), MEMBERS))
+        members = parse_json(text)
+        if isinstance(members, dict):
+            members.setdefault("activation", None)  # which files of earlier versions don't have
+        return _options(json_object(members, MEMBERS))
     except JsonError as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{name} is not a calibration file: {reason}", where=where, remedy=remedy) from error
@@ -76,7 +81,14 @@ def _options(members: Mapping[str, Any]) -> dict[str, Any]:
     scale, bias = members["scale"], members["bias"]
     if (scale is None) != (bias is None) or min(scale or (1.0,)) <= 0:
         raise JsonError("scale and bias are not both given, or a scale is not above 0")
-    options = {"calibrated_classes": n_classes, "beta": 1.0 / float(temperature)}
+    activation = members["activation"] or "softmax"
+    if activation not in WITH_CALIBRATION:
+        raise JsonError(f"activation is not {' or '.join(WITH_CALIBRATION)}")
+    options = {
+        "calibrated_classes": n_classes,
+        "calibrated_activation": activation,
+        "beta": 1.0 / float(temperature),
+    }
     if scale is None:
         return options
     return options | {"scale": tuple(map(float, scale)), "bias": tuple(map(float, bias))}

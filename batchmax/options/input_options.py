@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_type_hints
 
-from batchmax.activations import ACTIVATIONS, LOSSES, ActivationName, LossName, loss_of
+from batchmax.activations import ACTIVATIONS, LOSSES, WITH_CALIBRATION, ActivationName, LossName, loss_of
 from batchmax.errors import UsageError
 from batchmax.options.parsing import check_at_least, check_type, check_unique, refuse_if
 
@@ -128,8 +128,8 @@ class ModelOptions(Options):
     beta
         The inverse temperature, from 1e-300 to 1e300. Default: 1.
     calibration
-        A file written by ``calibrate``. It sets ``beta``, or ``scale`` and ``bias``; and ``calibrated_classes``, the
-        number of classes that the logits must have. None: no calibration.
+        A file written by ``calibrate``. It sets ``beta``, or ``scale`` and ``bias``; and ``calibrated_classes`` and
+        ``calibrated_activation``, the number of classes and the activation that it is for. None: no calibration.
     scale, bias
         One number per class; the logits become ``scale * z + bias``, in float64. None: unchanged.
     activation, loss
@@ -148,6 +148,7 @@ class ModelOptions(Options):
     beta: float = 1.0
     calibration: str | None = None
     calibrated_classes: int | None = None
+    calibrated_activation: str | None = None
     scale: tuple[float, ...] | None = None
     bias: tuple[float, ...] | None = None
     activation: ActivationName | None = None
@@ -212,9 +213,10 @@ class ModelOptions(Options):
         what, remedy = f"loss {loss} has no positive weights", "use --class-weights, or --activation sigmoid"
         refuse_if(is_refused, "--pos-weight", what, remedy)
         is_calibrated = self.calibration is not None or self.scale is not None
-        what = "a calibration applies to softmax only"
-        is_other = not ACTIVATIONS[activation].is_log_linear
-        refuse_if(is_calibrated and is_other, "--calibration", what, "leave out one of them")
+        fitted = (self.calibrated_activation,) if self.calibrated_activation else WITH_CALIBRATION
+        what = f"the calibration is for {' or '.join(fitted)}, not for {activation}"
+        is_other = is_calibrated and activation not in fitted
+        refuse_if(is_other, "--calibration", what, "leave it out, or calibrate again")
 
     @property
     def activation_name(self) -> ActivationName:

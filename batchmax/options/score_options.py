@@ -224,6 +224,9 @@ def binary_options(options: ScoreOptions) -> ScoreOptions:
         The activation or the loss isn't that of a binary classifier, or there are several positive weights.
     """
     remedy = "leave it out; to use another one, give two logits per row"
+    if options.calibrated_activation == "sigmoid":
+        what = "the calibration is for two or more classes of multi-label rows, and there is one logit"
+        raise UsageError(what, where="--calibration", remedy="leave it out, or calibrate again")
     if options.activation_name not in {"softmax", "sigmoid"}:
         what = f"{options.activation} needs two or more logits per row, and there is one"
         raise UsageError(what, where="--activation", remedy=remedy)
@@ -299,6 +302,8 @@ def _set_temperature(values: dict[str, Any], storage: Sequence[str]) -> None:
             )
         check_type("calibration", values["calibration"], str)
         values |= read_calibration(values["calibration"], storage)
+        if values["calibrated_activation"] == "sigmoid":
+            values.setdefault("activation", "sigmoid")
     if temperature is not None:
         check_type("temperature", temperature, float)
         check_beta("--temperature", temperature)

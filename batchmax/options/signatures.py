@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args, get_type_hints
 
-INTERNAL = {"calibrated_classes", "scale", "bias"}
+INTERNAL = {"calibrated_activation", "calibrated_classes", "scale", "bias"}
 """Options that ``calibration`` sets."""
 
 Function = TypeVar("Function", bound=Callable[..., object])

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from batchmax import __version__
 from batchmax.columns.job import Job
-from batchmax.evaluation.worst_rows import FIGURES
+from batchmax.evaluation.worst_rows import figures_of
 from batchmax.functional.losses import softmax_rows
 from batchmax.kernels.compiler.intrinsics import compiled_by
 from batchmax.options.input_options import MAX_BETA, InputOptions
@@ -57,7 +57,7 @@ BETA_SPAN = 20.0
 SILENT = {"threads", "memory_limit", "storage_options"}
 """Options that don't affect the page, and options that may be secrets."""
 
-CALIBRATED = {"beta", "scale", "bias", "calibrated_classes"}
+CALIBRATED = {"beta", "scale", "bias", "calibrated_activation", "calibrated_classes"}
 """Options that a calibration file sets."""
 
 
@@ -117,8 +117,9 @@ def worst_table(table: pa.Table) -> TextTable:
     """Return the rows with the largest loss as a table of text."""
     is_one_file = len(set(table.column("file").to_pylist())) <= 1
     place = ["row", "token"] if "token" in table.schema.names[:3] else ["row"]
-    first = [*place, *FIGURES] if is_one_file else ["file", *place, *FIGURES]
-    carried = [name for name in table.schema.names if name not in {"file", *place, *FIGURES}]
+    figures = figures_of(table.schema.names)
+    first = [*place, *figures] if is_one_file else ["file", *place, *figures]
+    carried = [name for name in table.schema.names if name not in {"file", *place, *figures}]
     names = [*first, *carried[:MOST_COLUMNS]]
     columns = [[shown_value(value) for value in table.column(name)] for name in names]
     kind = "token" if len(place) > 1 else "row"

@@ -190,7 +190,7 @@ def test_distributions_of_other_activations_are_read(activation, columns, tmp_pa
     assert found.accuracy == said.accuracy
     if activation != "argmax":
         assert found.mean_loss == pytest.approx(said.mean_loss, rel=1e-6)
-    with pytest.raises(UsageError, match=f"not to activation {activation}"):
+    with pytest.raises(UsageError, match=f"{activation} probabilities, which score computed"):
         batchmax.calibrate(str(path))
 
 
@@ -218,16 +218,17 @@ def test_probabilities_of_sigmoid_are_refused(tmp_path):
 
 
 def test_logits_in_outputs_of_sigmoid_are_read_with_sigmoid(tmp_path):
-    """If an output of sigmoid has the logits, ``score`` and ``evaluate`` compute sigmoid; others refuse it."""
+    """If an output of sigmoid has the logits, commands compute sigmoid; ``compare`` refuses it."""
     path = str(tmp_path / "s.parquet")
     batchmax.score(SIGMOID, path, activation="sigmoid", columns="*")
     for given in ({}, {"logits": "logits"}):
         assert batchmax.evaluate(path, **given).mean_loss == pytest.approx(SIGMOID_LOSS)
         again = batchmax.score(path, tmp_path / "again.parquet", prefix="p_", if_exists="overwrite", **given)
         assert again.mean_loss == pytest.approx(SIGMOID_LOSS)
-    for run in (batchmax.calibrate, lambda src: batchmax.worst_rows(src, 3), lambda src: batchmax.compare(src, src)):
-        with pytest.raises(UsageError, match=r"--activation sigmoid .* the losses are in column 'loss'"):
-            run(path)
+    assert batchmax.calibrate(path, holdout=0).nll_before == pytest.approx(SIGMOID_LOSS)
+    assert batchmax.worst_rows(path, 3)["loss"].to_pylist()[0] == pytest.approx(math.log1p(math.e**2) + math.log(2))
+    with pytest.raises(UsageError, match="multi-label rows can't be compared"):
+        batchmax.compare(path, path)
     plain = batchmax.evaluate(SIGMOID).mean_loss
     assert batchmax.evaluate(path, logits="logits", activation="softmax").mean_loss == pytest.approx(plain)
     first = write(tmp_path / "first.parquet", if_exists="overwrite", columns="*")

@@ -37,7 +37,7 @@ def test_metrics_are_over_the_classes_of_all_rows():
     assert found.brier == pytest.approx(((P - Y) ** 2).mean())
     assert found.ece == pytest.approx(calibration_error(P.ravel(), Y.ravel(), np.ones(N * K)))
     assert sum(one["n_rows"] for one in found.bins) == N * K
-    assert (found.accuracy, found.per_class, found.confusion, found.top_k_accuracy) == (None, [], None, {})
+    assert (found.accuracy, found.confusion, found.top_k_accuracy) == (None, None, {})
     assert any("multi-label" in note for note in found.notes)
     assert found.warnings == []
 
@@ -68,14 +68,13 @@ def test_class_labels_with_sigmoid():
 
 
 def test_gates_and_refusals(tmp_path):
-    """Gates compare the metrics that exist; the others fail them. Groups and top-k accuracy are refused."""
+    """Gates compare the metrics that exist; the others fail them. Top-k accuracy is refused."""
     batchmax.evaluate(table(), fail_if="mean_loss > 99 or brier > 0.5 or ece > 0.5")
     for name in ("accuracy", "ece"):
         with pytest.raises(GateError, match=name):
             batchmax.evaluate(table(), fail_if=f"{name} > {0.5 if name == 'accuracy' else 1e-9}")
-    for given in ({"by": "g"}, {"top_k": 2}):
-        with pytest.raises(UsageError, match="multi-label rows don't support this"):
-            batchmax.evaluate(table(g=[1] * N), **given)
+    with pytest.raises(UsageError, match="multi-label rows don't support this"):
+        batchmax.evaluate(table(), top_k=2)
     batchmax.evaluate(table(), out=str(tmp_path / "metrics.parquet"))
     with pytest.raises(UsageError, match="--pos-weight"):
         batchmax.evaluate(table(), pos_weight=[1.0] * K)

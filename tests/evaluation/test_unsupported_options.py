@@ -19,21 +19,16 @@ ROWS = pa.table({"logits": Z.tolist(), "label": [0, 1, 2] * 20})
     "given",
     [
         {"positive": "1"},
-        {"curves": "exact"},
-        {"curves": "binned"},
         {"max_fpr": 0.5},
-        {"curves": "exact", "curves_out": "curves.parquet"},
         {"top_k": 0},
         {"top_k": 2},
-        {"cluster": "patient"},
     ],
     ids=str,
 )
 def test_multi_label_rows_have_no_options_of_one_class(given):
     """Metrics of multi-label rows refuse options about one class per row, by their names."""
-    table = MULTI_LABEL.append_column("patient", pa.array(range(60)))
     with pytest.raises(UsageError, match="metrics of multi-label rows don't support this") as caught:
-        batchmax.evaluate(table, **given)
+        batchmax.evaluate(MULTI_LABEL, **given)
     assert caught.value.where.removeprefix("--").replace("-", "_") in given
     assert caught.value.remedy == "leave it out"
 
@@ -59,9 +54,12 @@ def test_bounds_of_metrics_that_rows_do_not_have(bound):
 
 
 def test_the_reason_of_a_missing_bound():
-    """Multi-label rows have no intervals at any level, and the reason says so."""
-    with pytest.raises(GateError, match="metrics of multi-label rows have no intervals"):
-        batchmax.evaluate(MULTI_LABEL, fail_if="mean_loss.upper > 100")
+    """A condition on a bound of a metric that rows don't have fails, with the reason."""
+    batchmax.evaluate(MULTI_LABEL, fail_if="mean_loss.upper > 100")
+    with pytest.raises(GateError, match="the rows are multi-label"):
+        batchmax.evaluate(MULTI_LABEL, fail_if="accuracy.upper > 100")
+    with pytest.raises(GateError, match="--confidence-level 0 computes no intervals"):
+        batchmax.evaluate(MULTI_LABEL, confidence_level=0, fail_if="mean_loss.upper > 100")
 
 
 def test_weighted_tokens_have_no_interval_of_bits():

@@ -91,7 +91,12 @@ def test_signatures_name_the_options(name):
     own = own_parameters(found)
     kind = typing.get_type_hints(found).get("options", batchmax.ScoreOptions)
     fields = inspect.signature(next(iter(typing.get_args(kind)), kind)).parameters
-    assert shown.keys() - {"temperature"} == {*own, *fields} - {"calibrated_classes", "scale", "bias"}
+    assert shown.keys() - {"temperature"} == {*own, *fields} - {
+        "calibrated_activation",
+        "calibrated_classes",
+        "scale",
+        "bias",
+    }
     assert ("temperature" in shown) == ("beta" in fields)
     for option in shown.keys() - {*own, "temperature"}:
         assert shown[option].default == fields[option].default

@@ -102,6 +102,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | {
         "--shift": Refused("--row 0 --token 0 --shift", "rows aren't sequences", "r"),
         "--ignore-index": Same("--ignore-index 1"),
+        "--activation": Same("--row 2 --token 1 --activation sigmoid", "--row 5 --activation sigmoid"),
     }
     | SCALE
     | LOUD
@@ -147,6 +148,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | RUN
     | BAD
     | {
+        "--activation": Same("--activation sigmoid"),
         "--method": Same("--method vector"),
         "--holdout": Other("--holdout 0.5"),
         "--seed": Other("--seed 1 --holdout 0.5"),

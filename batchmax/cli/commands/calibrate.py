@@ -20,6 +20,7 @@ COMMON = ("--logits", "--label", "--classes", "--method", "--holdout", "--on-bad
 @shared.inputs
 @shared.find_logits
 @shared.find_labels
+@shared.activation
 @shared.kind
 @shared.limit
 @choice(
@@ -50,7 +51,8 @@ def command(inputs: tuple[str, ...], out: str, **given: Any) -> None:
     """Fit a temperature to calibrate probabilities.
 
     Finds the temperature with the smallest mean loss (Guo et al. 2017), and shows the loss and the
-    calibration error of held-out rows before and after. A temperature doesn't change predictions.
+    calibration error of held-out rows before and after. A temperature doesn't change predictions. For
+    multi-label rows, the loss is that of all classes.
     """
     from batchmax.cli.render import evaluation
     from batchmax.evaluation import calibrate

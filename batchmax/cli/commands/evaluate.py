@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchmax.cli import options as shared
-from batchmax.cli.command import FILES, INPUT, MODEL, RESULTS, choice, make_command, option
+from batchmax.cli.command import FILES, INPUT, RESULTS, choice, make_command, option
 from batchmax.cli.completion import COLUMN, PATH
 from batchmax.cli.results import show_progress, show_result
 from batchmax.errors import UsageError
@@ -28,15 +28,7 @@ COMMON = (
 @shared.find_labels
 @shared.positive
 @shared.text_bytes
-@choice(
-    "--activation",
-    "NAME",
-    ("softmax", "sigmoid"),
-    MODEL,
-    "Activation function",
-    more="By default sigmoid for multi-label rows, else softmax.",
-    default_text="by the labels",
-)
+@shared.activation
 @option("--sample-weight", INPUT, "Column of row weights.", type=COLUMN, default_text="1")
 @option(
     "--cluster",
@@ -99,7 +91,8 @@ def command(inputs: tuple[str, ...], top_k: str | None, **given: Any) -> None:
     """Compute accuracy, calibration and per-class metrics.
 
     Computes accuracy, top-k accuracy, mean loss, perplexity, Brier score, calibration errors, AUROC,
-    and precision, recall and F1 of each class. INPUT is logits or scored files.
+    and precision, recall and F1 of each class; for multi-label rows also subset accuracy,
+    Hamming loss, ranking, and averages over labels. INPUT is logits or scored files.
     """
     from batchmax.cli.render import evaluation as figures
     from batchmax.evaluation import evaluate

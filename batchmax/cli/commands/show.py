@@ -51,6 +51,7 @@ WITH_WORST = ("out", "if_exists", "columns", "exclude", "limit", "on_bad_row")
     more="The options --out, --if-exists, --columns, --exclude, --limit and --on-bad-row need --worst.",
 )
 @shared.limit
+@shared.activation
 @shared.temperature
 @shared.kind
 @option("--beta", MODEL, "Multiply the logits by X; several X are compared.", metavar="X,X,...")

@@ -16,8 +16,13 @@ from batchmax.runtime.text import printable, quantity, shell_word
 MOST_ROWS = 20
 """Classes and groups to print; the JSON contains all."""
 CLASS_COLUMNS = ("class", "support", "precision", "recall", "f1", "mean_loss")
-GROUP_COLUMNS = ("value", "n_rows", "n_tokens", "accuracy", "mean_loss", "bits_per_byte", "brier", "ece")
-"""The third and the sixth exist only for sequences."""
+LABEL_COLUMNS = ("class", "support", "precision", "recall", "f1", "auroc", "average_precision", "mean_loss")
+"""Of multi-label rows."""
+GROUP_COLUMNS = (
+    *("value", "n_rows", "n_tokens", "accuracy", "subset_accuracy", "hamming_loss", "micro_f1"),
+    *("mean_loss", "bits_per_byte", "brier", "ece"),
+)
+"""Only those that the groups have are printed."""
 
 
 def show_evaluation(result: Any) -> None:
@@ -35,7 +40,7 @@ def show_evaluation(result: Any) -> None:
             ("flagged rows", flagged(result.status_counts)),
             ("classes", number(result.n_classes)),
             *([] if result.positive is None else [("positive class", printable(result.positive))]),
-            ("accuracy", of(result.accuracy, "accuracy")),
+            *(_of_labels(result) if result.task == "multilabel" else [("accuracy", of(result.accuracy, "accuracy"))]),
             *tops,
             *([] if result.accuracy is None else _of_classes(result)),
             *_areas(result),
@@ -59,7 +64,8 @@ def show_evaluation(result: Any) -> None:
     if rows:
         few = len(rows) <= MOST_ROWS
         shown = rows if few else sorted(rows, key=lambda one: (one["f1"] is None, one["f1"] or 0.0))[:MOST_ROWS]
-        _show("" if few else f"{MOST_ROWS} classes with the lowest F1, of {len(rows):,}", CLASS_COLUMNS, shown)
+        columns = CLASS_COLUMNS if result.task != "multilabel" else [name for name in LABEL_COLUMNS if name in rows[0]]
+        _show("" if few else f"{MOST_ROWS} classes with the lowest F1, of {len(rows):,}", columns, shown)
     for column, groups in result.slices.items():
         more = f", {MOST_ROWS} largest groups of {len(groups):,}" if len(groups) > MOST_ROWS else ""
         names = [name for name in GROUP_COLUMNS if not groups or name in groups[0]]
@@ -75,6 +81,25 @@ def _of_classes(result: Any) -> list[tuple[str, str]]:
     if result.task != "binary":
         found.append(("macro F1", _with_interval(result, result.macro["f1"], "macro", "f1")))
     return found
+
+
+def _of_labels(result: Any) -> list[tuple[str, str]]:
+    """Return the metrics of the labels of multi-label rows."""
+    names = {
+        "subset accuracy": ("subset_accuracy",),
+        "Hamming loss": ("hamming_loss",),
+        "macro F1": ("macro", "f1"),
+        "micro F1": ("micro", "f1"),
+        "LRAP": ("label_ranking_average_precision",),
+        "mean label loss": ("mean_label_loss",),
+    }
+    shown = []
+    for text, (first, *more) in names.items():
+        value = getattr(result, first)
+        for name in more:
+            value = value.get(name)
+        shown.append((text, _with_interval(result, value, first, *more)))
+    return shown
 
 
 def _with_interval(result: Any, value: float | None, *names: str) -> str:
@@ -93,7 +118,7 @@ def _areas(result: Any) -> list[tuple[str, str]]:
     values = [(name, text, getattr(result, name)) for name, text in names.items()]
     if result.task != "binary":
         short = {"auroc": "macro AUROC", "average_precision": "macro AP"}
-        values = [(f"macro.{name}", text, result.macro[name]) for name, text in short.items()]
+        values = [(f"macro.{name}", text, result.macro.get(name)) for name, text in short.items()]
     shown = []
     for name, text, value in values:
         bounds = result.bounds.get(name)

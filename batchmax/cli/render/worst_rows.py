@@ -15,9 +15,13 @@ from batchmax.cli.render.formatting import ABSENT, number, shortened
 from batchmax.cli.render.summaries import GAP
 from batchmax.cli.render.tables import Column
 from batchmax.columns.plain_values import PlainColumn, plain_columns
+from batchmax.evaluation.worst_rows import figures_of
 from batchmax.runtime.text import printable
 
 HEADINGS = {"label": "label", "pred": "pred", "p_label": "p(label)", "p_pred": "p(pred)", "loss": "loss"}
+NO_CLASS = "none"
+"""A row that has no label, or for which no class is predicted."""
+
 LONGEST = 60
 """Most characters to show of a text."""
 
@@ -37,7 +41,8 @@ def show(result: Any) -> None:
     if common:
         console.print_line(printable(common), "bold")
     n_places = 2 if own[2].name == "token" else 1
-    places, copied, figures = own[1 : 1 + n_places], own[1 + n_places : -len(HEADINGS)], own[-len(HEADINGS) :]
+    first = len(own) - len(figures_of([one.name for one in own]))
+    places, copied, figures = own[1 : 1 + n_places], own[1 + n_places : first], own[first:]
     columns = list(map(_column, (*places, *figures, *copied)))
     if len(set(files)) > 1:
         names = [os.path.relpath(file, common or ".") for file in files]
@@ -68,7 +73,12 @@ def fitting(columns: Sequence[Column], room: int) -> int:
 
 def _column(one: PlainColumn) -> Column:
     heading = HEADINGS.get(one.name, printable(one.name))
-    return Column(heading, list(map(_cell, one.values)), "right" if one.is_number else "left")
+    cell = _classes if one.name in HEADINGS else _cell
+    return Column(heading, list(map(cell, one.values)), "right" if one.is_number else "left")
+
+
+def _classes(value: Any) -> str:
+    return _cell(", ".join(map(str, value)) or NO_CLASS if isinstance(value, list) else value)
 
 
 def _cell(value: Any) -> str:

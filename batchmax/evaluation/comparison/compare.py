@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__
+from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import type_text
 from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.job import check_token_figures
@@ -186,7 +187,14 @@ def _open(src: Any, options: InputOptions, key: str | None) -> Source:
             where="--key",
             remedy="write it into a file first, or pair rows by position",
         )
-    return open_rows(src, options, ("pred", "status"), {} if key is None else {key: "--key"})
+    source = open_rows(src, options, ("pred", "status"), {} if key is None else {key: "--key"})
+    if not ACTIVATIONS[source.job.options.activation_name].is_distribution:
+        raise UsageError(
+            "multi-label rows can't be compared",
+            where="--label",
+            remedy="name a column with one class per row: --label NAME; or: batchmax evaluate, for each input",
+        )
+    return source
 
 
 def _check_agreement(a: Source, b: Source, key: str | None) -> None:

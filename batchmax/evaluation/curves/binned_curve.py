@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,14 @@ class BinnedCurve:
     def add(self, scores: Array, labels: Array, counted: Array, positive: int, weights: Array) -> None:
         """Add the counted rows of a batch; those with the label ``positive`` are positives."""
         count_bins(scores, labels, counted, positive, weights, self._digits, self._counts)
+
+    @classmethod
+    def joined(cls, curves: Sequence[BinnedCurve]) -> BinnedCurve:
+        """Return the curve of the rows of several classes together."""
+        found = cls(curves[0]._digits)  # noqa: SLF001 - of the same class
+        for one in curves:
+            found._counts += one._counts  # noqa: SLF001
+        return found
 
     def areas(self, max_fpr: float | None) -> Areas:
         """Return the areas, the scores of a bin taken as equal, and bounds of the exact ones."""

@@ -80,8 +80,8 @@ class Curves:
         share: float = MEMORY_SHARE,
     ) -> None:
         self.notes: list[str] = []
-        self.method = self._chosen(job, method)
-        _check(job, positive, self.method, max_fpr, keeps_points=keeps_points)
+        self.method = chosen_method(job, method, self.notes, keeps_points=keeps_points)
+        _check(job, positive, self.method, max_fpr)
         self._job, self._positive, self._max_fpr = job, positive, max_fpr
         self._scores = ClassScores(job, positive)
         self._classes = self._scores.classes if self.method != "none" else ()
@@ -102,21 +102,6 @@ class Curves:
             # The scores of several classes are stored first, and then sorted class by class.
             self._memory = SharedMemory(memory // 2)
             self._rows = _StoredScores(SharedMemory(memory // 2), is_weighted=is_weighted)
-
-    def _chosen(self, job: Job, method: CurveMethod | None) -> CurveMethod:
-        if method not in {None, "exact", "binned", "none"}:
-            raise UsageError(f"unknown method {method!r}", where="--curves", remedy="choose exact, binned or none")
-        if job.label is None or not job.label.has_class or not ACTIVATIONS[job.options.activation_name].is_distribution:
-            what = "labels are distributions, which have no class"
-            refuse_if(method in {"exact", "binned"}, "--curves", what, "leave it out")
-            return "none"
-        if method is None and job.n_classes > MOST_CLASSES:
-            self.notes.append(
-                f"no AUROC and average precision: there are more than {MOST_CLASSES} classes; to compute them: "
-                "--curves exact"
-            )
-            return "none"
-        return method or "exact"
 
     def _exact(self) -> ExactCurve:
         return ExactCurve(self._scores.dtype, self._memory, is_weighted=self._is_weighted)
@@ -275,9 +260,45 @@ class _StoredScores:
             one.close()
 
 
-def _check(job: Job, positive: int | None, method: CurveMethod, max_fpr: float | None, *, keeps_points: bool) -> None:
-    has_class = job.label is not None and job.label.has_class
-    remedy = "leave it out, or use --curves exact" if has_class else "leave it out"
+def chosen_method(job: Job, method: CurveMethod | None, notes: list[str], *, keeps_points: bool) -> CurveMethod:
+    """Return the method to use; add a note if there are too many classes for the default.
+
+    Raises
+    ------
+    UsageError
+        There is no such method, or it doesn't go with the labels or with writing points.
+    """
+    if method not in {None, "exact", "binned", "none"}:
+        raise UsageError(f"unknown method {method!r}", where="--curves", remedy="choose exact, binned or none")
+    found = method or "exact"
+    has_labels = _has_labels(job)
+    if not has_labels:
+        what = "labels are distributions, which have no class"
+        refuse_if(method in {"exact", "binned"}, "--curves", what, "leave it out")
+        found = "none"
+    elif method is None and job.n_classes > MOST_CLASSES:
+        notes.append(
+            f"no AUROC and average precision: there are more than {MOST_CLASSES} classes; to compute them: "
+            "--curves exact"
+        )
+        found = "none"
+    if keeps_points and found != "exact":
+        what = "curves are not exact" if has_labels else "labels are distributions"
+        raise UsageError(what, where="--curves-out", remedy=_remedy(job))
+    return found
+
+
+def _has_labels(job: Job) -> bool:
+    """Return whether rows have a class, or are multi-label."""
+    is_independent = not ACTIVATIONS[job.options.activation_name].is_distribution
+    return job.label is not None and (job.label.has_class or is_independent)
+
+
+def _remedy(job: Job) -> str:
+    return "leave it out, or use --curves exact" if _has_labels(job) else "leave it out"
+
+
+def _check(job: Job, positive: int | None, method: CurveMethod, max_fpr: float | None) -> None:
     if max_fpr is not None and not 0.0 < max_fpr <= 1.0:
         raise UsageError(f"{max_fpr:g} is out of range", where="--max-fpr", remedy="give a rate above 0, up to 1")
     if max_fpr is not None and positive is None:
@@ -287,10 +308,7 @@ def _check(job: Job, positive: int | None, method: CurveMethod, max_fpr: float |
             remedy="leave it out",
         )
     if max_fpr is not None and method == "none":
-        raise UsageError("no curves are computed", where="--max-fpr", remedy=remedy)
-    if keeps_points and method != "exact":
-        what = "curves are not exact" if has_class else "labels are distributions"
-        raise UsageError(what, where="--curves-out", remedy=remedy)
+        raise UsageError("no curves are computed", where="--max-fpr", remedy=_remedy(job))
 
 
 def _undefined(areas: Areas, name: str | int | None, *, with_partial: bool) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from batchmax.evaluation.class_metrics import whole
 from batchmax.evaluation.curves.curves import Curves
+from batchmax.evaluation.curves.label_curves import LabelCurves
 from batchmax.options.score_options import IfExists
 from batchmax.runtime.lazy_imports import ImportedWhenUsed
 from batchmax.sinks.table_file import save_table, table_output
@@ -46,7 +47,7 @@ class PointsFile:
             return
         self._table = table_output(out, if_exists or "error", inputs, storage, endings=".parquet or .csv")
 
-    def write(self, curves: Curves, names: Sequence[str] | None) -> None:
+    def write(self, curves: Curves | LabelCurves, names: Sequence[str] | None) -> None:
         """Write the points of all classes; ``names`` are the names of the classes.
 
         Raises
@@ -63,7 +64,7 @@ class PointsFile:
             save_table(table, self._table)
 
 
-def points_table(curves: Curves, names: Sequence[str] | None) -> pa.Table:
+def points_table(curves: Curves | LabelCurves, names: Sequence[str] | None) -> pa.Table:
     """Return the points of all classes: class, logit, threshold, and the weights of rows by result.
 
     The first point of a class has no logit: no row is positive. At the others, rows are positive if their log-odds are

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.evaluation.class_metrics import ratio
@@ -177,6 +179,8 @@ def decide(
     return result
 
 
+Array = NDArray[Any]
+
 ALL_ROWS = "no rows were held out: the metrics are of the rows that the rule was chosen on"
 
 
@@ -247,15 +251,15 @@ class _Rules:
         for part in parts:
             n = len(part.held_out)
             weights = part.weights if len(part.weights) else np.ones(n)
-            total, decided = float(weights.sum()), float(weights @ part.decided)
-            right = float(weights @ (part.right[:, 0] * part.decided)) if named else None
+            total, decided = _sum(weights), _sum(weights * part.decided)
+            right = _sum(weights * part.right[:, 0] * part.decided) if named else None
             metrics.append(
                 listed(
                     {
                         "n_rows": n,
                         "coverage": ratio(decided, total),
                         "accuracy": None if right is None else ratio(right, decided),
-                        "mean_cost": ratio(float(weights @ part.scores[:, 0]), total),
+                        "mean_cost": ratio(_sum(weights * part.scores[:, 0]), total),
                     }
                 )
             )
@@ -287,6 +291,11 @@ class _Rules:
         if len(self._failed) < self._n_rules or len(self._failed) == 1:
             where = ": ".join(filter(None, (where, self._failed[-1][0])))
         return DataError(what, where=where, remedy=remedy)
+
+
+def _sum(values: Array) -> float:
+    """Return a sum that is rounded once, so that it has the same bits on every CPU."""
+    return math.fsum(values.tolist())
 
 
 def _checked(
