@@ -73,7 +73,9 @@ def test_results_and_callbacks_are_public():
         found = function_of(name)
         if inspect.isfunction(found):
             annotations = " ".join(str(value) for value in inspect.get_annotations(found).values())
-            for word in re.findall(r"\b(?:Progress|[A-Z]\w*(?:Summary|Options|ation|ison)|Report|DecisionRule)\b", annotations):
+            for word in re.findall(
+                r"\b(?:Progress|[A-Z]\w*(?:Summary|Options|ation|ison)|Report|DecisionRule)\b", annotations
+            ):
                 assert word in batchmax.__all__, (name, word)
 
 
