@@ -118,7 +118,7 @@ def exact_p_value(at, y, d):
 
 @pytest.mark.parametrize("at", ["precision>=0.8", "recall>=0.8", "fpr<=0.1", "alert_rate<=0.1"])
 def test_the_last_threshold_that_passes_is_kept(at):
-    """The p-value is that of the held-out rows; the next candidate has one above 0.05."""
+    """The p-value is that of the held-out rows, and not far below 0.05, as the last one that passed."""
     rule = batchmax.decide(drawn(4000, digits=2), at=at)
     part = rule.held_out
     alerts = round(part["alert_rate"] * part["n_rows"])
