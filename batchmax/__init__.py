@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from batchmax.evaluation.calibrate import calibrate as calibrate
     from batchmax.evaluation.comparison.compare import compare as compare
     from batchmax.evaluation.comparison.result import Comparison as Comparison
+    from batchmax.evaluation.decisions.decide import decide as decide
+    from batchmax.evaluation.decisions.result import DecisionRule as DecisionRule
     from batchmax.evaluation.evaluate import evaluate as evaluate
     from batchmax.evaluation.result import Evaluation as Evaluation
     from batchmax.evaluation.worst_rows import worst_rows as worst_rows
@@ -77,6 +79,8 @@ _NAMES = {
     "evaluation.evaluate": ("evaluate",),
     "evaluation.result": ("Evaluation",),
     "evaluation.calibrate": ("calibrate", "Calibration"),
+    "evaluation.decisions.decide": ("decide",),
+    "evaluation.decisions.result": ("DecisionRule",),
     "evaluation.comparison.compare": ("compare",),
     "evaluation.comparison.result": ("Comparison",),
     "evaluation.worst_rows": ("worst_rows",),

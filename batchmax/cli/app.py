@@ -37,6 +37,7 @@ COMMANDS = {
     "Evaluate": {
         "evaluate": "Compute accuracy, calibration and per-class metrics.",
         "calibrate": "Fit a temperature to calibrate probabilities.",
+        "decide": "Choose a threshold, and write it to a file.",
         "compare": "Compare the predictions of two models on the same rows.",
         "report": "Write an HTML report about a model.",
     },

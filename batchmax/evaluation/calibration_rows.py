@@ -171,7 +171,7 @@ class CalibrationRows:
                 tally.add_sequences(sequences.add(chunk.tokens, status).first(chunk.rows_done).status)
             good = (status == Status.OK) & np.isfinite(rows.scores.rows.nll)
             self.infinite_losses += int(np.count_nonzero((status > LAST_WITHOUT_LOSS) & ~good))
-            held_out = good & _is_held_out(numbers, self._seed, self._holdout)
+            held_out = good & is_held_out(numbers, self._seed, self._holdout)
             labels = self.loss.labels(rows.labels, source.job.n_classes)
             batch = CalibrationBatch(rows.matrix, labels, held_out, good & ~held_out)
             self.n_fit += int(batch.fitted.sum())
@@ -186,7 +186,7 @@ class CalibrationRows:
         self._is_first_pass = False
 
 
-def _is_held_out(numbers: Array, seed: int, share: float) -> Array:
+def is_held_out(numbers: Array, seed: int, share: float) -> Array:
     """Return which rows are held out: row r is if output r of SplitMix64, scaled to [0, 1), is below the share.
 
     SplitMix64 (Steele et al. 2014) is seeded with its own output 0 for ``seed``. Used directly, neighboring seeds would

@@ -1,4 +1,4 @@
-"""Student's t, chi-square and F distributions, without SciPy, which isn't a dependency.
+"""Student's t, chi-square, F and binomial distributions, without SciPy, which isn't a dependency.
 
 Tails have a relative error below 1e-10. Continued fractions are evaluated by Lentz's method (Press et al., "Numerical
 Recipes", 3rd edition, sections 5.2, 6.2 and 6.4).
@@ -15,6 +15,12 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import count
 from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 TINY = 1e-300
 SMALLEST_STEP = 1e-16
@@ -105,3 +111,60 @@ def _fraction(first: float, terms: Iterator[tuple[float, float]]) -> float:
         if abs(c * d - 1.0) < SMALLEST_STEP * 10:
             break
     return value
+
+
+def log_binomial_tails(hits: Array, trials: Array, share: float) -> Array:
+    """Return the logarithms of the probabilities of at least ``hits`` of ``trials``, each with probability ``share``.
+
+    Parameters
+    ----------
+    hits, trials : (n,) float64
+        Integers, from 0 to 2**53, with ``hits`` up to ``trials``.
+    share
+        Between 0 and 1.
+
+    See Also
+    --------
+    scipy.stats.binom.logsf
+    """
+    found = np.zeros(len(hits))
+    some = np.flatnonzero(hits > 0)
+    a, b = hits[some], trials[some] - hits[some] + 1.0
+    # The continued fraction converges fast on one side of the mean; on the other, it gives the other tail.
+    is_other = share > (a + 1.0) / (a + b + 2.0)
+    x, y = np.where(is_other, 1.0 - share, share), np.where(is_other, b, a)
+    z = np.where(is_other, a, b)
+    logs = [
+        math.lgamma(p + q) - math.lgamma(p) - math.lgamma(q) + p * math.log(one) + q * math.log1p(-one) - math.log(p)
+        for one, p, q in zip(x.tolist(), y.tolist(), z.tolist(), strict=True)
+    ]
+    tails = [log - math.log(value) for log, value in zip(logs, _beta_fractions(x, y, z).tolist(), strict=True)]
+    found[some] = [
+        math.log1p(-math.exp(tail)) if other and tail < 0.0 else -math.inf if other else min(tail, 0.0)
+        for tail, other in zip(tails, is_other.tolist(), strict=True)
+    ]
+    return found
+
+
+def _beta_fractions(x: Array, a: Array, b: Array) -> Array:
+    """Return the continued fractions of incomplete beta functions."""
+    values, c, d = np.ones(len(x)), np.ones(len(x)), np.zeros(len(x))
+    left = np.arange(len(x))
+    for n in range(1, MOST_TERMS):
+        if not len(left):
+            break
+        m, p, q, one = n // 2, a[left], b[left], x[left]
+        if n % 2:
+            term = -(p + m) * (p + q + m) * one / ((p + 2 * m) * (p + 2 * m + 1))
+        else:
+            term = m * (q - m) * one / ((p + 2 * m - 1) * (p + 2 * m))
+        d[left] = 1.0 / _nonzero(1.0 + term * d[left])
+        c[left] = _nonzero(1.0 + term / c[left])
+        steps = c[left] * d[left]
+        values[left] *= steps
+        left = left[np.abs(steps - 1.0) >= SMALLEST_STEP * 10]
+    return values
+
+
+def _nonzero(values: Array) -> Array:
+    return np.where(values == 0.0, TINY, values)

@@ -96,6 +96,7 @@ def inputs(tmp_path_factory):
         assert main([*words, "--outputs", "probs,loss,status", "--columns", "label,id,place"]) == 0
     words = ["calibrate", str(folder / "r.parquet"), "-o", str(folder / "calibration.json"), "-q"]
     assert main(words) == 0
+    (folder / "costs.csv").write_text("true,0,1,2\n0,0,1,1\n1,1,0,1\n2,1,1,0\n")
     (folder / "weights.txt").write_text("1\n2\n0.5\n")
     return folder
 
@@ -118,7 +119,7 @@ def test_the_table_has_every_option(name):
 
 def words_of(name: str, kind: str, given: str, inputs: Path, folder: Path) -> list[str]:
     """Return the command line for sequences (``s``) or rows (``r``) with these options."""
-    out = {"calibrate": "out.json", "report": "out.html"}.get(name, "out.parquet")
+    out = {"calibrate": "out.json", "decide": "out.json", "report": "out.html"}.get(name, "out.parquet")
     places = {"out": folder / out, "folder": folder / "parts", "rejects": folder / "rejects.parquet", "bad": ""}
     places |= {file.name: file for file in inputs.iterdir()}
     options = given
@@ -128,12 +129,14 @@ def words_of(name: str, kind: str, given: str, inputs: Path, folder: Path) -> li
     files = {"compare": [source, inputs / f"{kind}-b.parquet"], "verify": [inputs / f"{kind}-scored.parquet", source]}
     named = [] if "--values" in given else files.get(name, [source])
     words = [name, *map(str, named), *shlex.split(options)]
-    if name in {"score", "convert", "calibrate", "report"} and "-o" not in words:
+    if name in {"score", "convert", "calibrate", "decide", "report"} and "-o" not in words:
         words += ["-o", str(places["out"])]
     if name == "convert" and "--layout" not in words:
         words += ["--layout", "list"]
     if name == "calibrate" and "--holdout" not in words:
         words += ["--holdout", "0"]
+    if name == "decide" and not {"--at", "--maximize", "--costs"} & set(words):
+        words += ["--at", "accuracy>=0.01"]
     if name == "show" and not {"--row", "--worst", "--values"} & set(words):
         words += ["--row", "2", "--token", "1"] if kind == "s" else ["--row", "5"]
     return words if "--json" in words else [*words, "--json"]

@@ -20,6 +20,7 @@ READS_STREAMS = {
     "evaluate": ["evaluate", "-"],
     "evaluate by": ["evaluate", "-", "--by", "id", "-o", "table.parquet"],
     "calibrate": ["calibrate", "-", "-o", "out.json"],
+    "decide": ["decide", "-", "-o", "out.json", "--at", "accuracy>=0.1"],
     "compare a": ["compare", "-", "x.parquet"],
     "compare b": ["compare", "x.parquet", "-"],
     "show worst": ["show", "-", "--worst", "2"],

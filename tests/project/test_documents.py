@@ -243,7 +243,17 @@ def test_architecture_names_files_that_exist():
     assert len(ARCHITECTURE.encode()) <= 8000
     for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.(?:py|md))?)", ARCHITECTURE):
         path = ROOT / ("" if name.startswith(("batchmax/", "tests/", "scripts/")) else "batchmax") / name
-        known = {"commands/", "curves/", "render/", "html/", "comparison/", "commit/", "reading/", "writing/"}
+        known = {
+            "commands/",
+            "curves/",
+            "render/",
+            "html/",
+            "comparison/",
+            "decisions/",
+            "commit/",
+            "reading/",
+            "writing/",
+        }
         assert name in known or path.exists() or path.with_suffix(".py").exists(), name
     for name in re.findall(r"`(test_\w+\.py)`", ARCHITECTURE):
         assert list((ROOT / "tests").rglob(name)), name

@@ -73,15 +73,17 @@ def test_results_and_callbacks_are_public():
         found = function_of(name)
         if inspect.isfunction(found):
             annotations = " ".join(str(value) for value in inspect.get_annotations(found).values())
-            for word in re.findall(r"\b(?:Progress|[A-Z]\w*(?:Summary|Options|ation|ison)|Report)\b", annotations):
+            for word in re.findall(
+                r"\b(?:Progress|[A-Z]\w*(?:Summary|Options|ation|ison)|Report|DecisionRule)\b", annotations
+            ):
                 assert word in batchmax.__all__, (name, word)
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *("score", "scan", "score_batch", "convert", "evaluate", "calibrate", "compare", "worst_rows", "report"),
-        *("score_options", *ENGINES),
+        *("score", "scan", "score_batch", "convert", "evaluate", "calibrate", "compare", "worst_rows"),
+        *("report", "decide", "score_options", *ENGINES),
     ],
 )
 def test_signatures_name_the_options(name):

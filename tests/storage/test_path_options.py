@@ -29,6 +29,7 @@ INPUTS = {
     ("show", "inputs"): ["{}", "--row", "3", "--json"],
     ("evaluate", "inputs"): ["{}", "--json"],
     ("calibrate", "inputs"): ["{}", "-o", "c.json"],
+    ("decide", "inputs"): ["{}", "-o", "d.json", "--at", "accuracy>=0.1"],
     ("compare", "a"): ["{}", "LOGITS", "--json"],
     ("compare", "b"): ["LOGITS", "{}", "--json"],
     ("report", "inputs"): ["{}", "-o", "r.html"],
@@ -54,6 +55,12 @@ TEXTS = {
     ("evaluate", "classes"): ("classes.txt", ["LOGITS", "--classes", "{}"]),
     ("evaluate", "calibration"): ("calibration.json", ["LOGITS", "--calibration", "{}"]),
     ("calibrate", "classes"): ("classes.txt", ["LOGITS", "-o", "c.json", "--classes", "{}"]),
+    ("decide", "classes"): ("classes.txt", ["LOGITS", "-o", "d.json", "--at", "accuracy>=0.1", "--classes", "{}"]),
+    ("decide", "calibration"): (
+        "calibration.json",
+        ["LOGITS", "-o", "d.json", "--at", "accuracy>=0.1", "--calibration", "{}"],
+    ),
+    ("decide", "costs"): ("costs.csv", ["LOGITS", "-o", "d.json", "--costs", "{}"]),
     ("compare", "classes"): ("classes.txt", ["LOGITS", "LOGITS", "--classes", "{}"]),
     ("compare", "calibration"): ("calibration.json", ["LOGITS", "LOGITS", "--calibration", "{}"]),
     ("report", "classes"): ("classes.txt", ["LOGITS", "-o", "r.html", "--classes", "{}"]),
@@ -67,6 +74,7 @@ OUTPUTS = {
     ("show", "out"): ([".parquet"], ["LOGITS", "--worst", "3", "-o", "{}"]),
     ("evaluate", "out"): ([".parquet"], ["LOGITS", "-o", "{}"]),
     ("calibrate", "out"): ([".json"], ["LOGITS", "-o", "{}"]),
+    ("decide", "out"): ([".json"], ["LOGITS", "-o", "{}", "--at", "accuracy>=0.1"]),
     ("report", "out"): ([".html"], ["LOGITS", "-o", "{}"]),
     ("evaluate", "curves_out"): ([".parquet", ".csv"], ["LOGITS", "--curves-out", "{}"]),
     ("convert", "out"): ([".parquet", "/"], ["LOGITS", "-o", "{}", "--layout", "wide"]),
@@ -92,6 +100,7 @@ NO_PATHS = {
         "title",
         "logits_b",
         "label_b",
+        "at",
     ),
     "topic",
 }
@@ -127,6 +136,7 @@ def data(tmp_path_factory):
         path.parent.mkdir(exist_ok=True)
         pq.write_table(pa.table(columns), path)
     (folder / "classes.txt").write_text("x\ny\nz\n")
+    (folder / "costs.csv").write_text("true,0,1,2\n0,0,1,1\n1,1,0,1\n2,1,1,0\n")
     (folder / "weights.txt").write_text("1\n2\n3\n")
     batchmax.score(folder / "logits", folder / "scored.parquet")
     batchmax.score(folder / "logits", folder / "scored")
@@ -154,7 +164,7 @@ def run(command, words, data, value):
     """Run a command line, check that it succeeds, and return its stdout."""
     known = {"LOGITS": str(data / "logits"), "SCORED": str(data / "scored.parquet"), "OUT": "out.parquet", "{}": value}
     Path("out.parquet").unlink(missing_ok=True)
-    for name in ("c.json", "r.html"):
+    for name in ("c.json", "d.json", "r.html"):
         Path(name).unlink(missing_ok=True)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

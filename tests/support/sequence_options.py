@@ -156,6 +156,47 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--out": Same("-o {out}"),
         "--if-exists": Same("--if-exists overwrite"),
     },
+    "decide": {
+        name: Refused(words, "rows are sequences")
+        for name, words in {
+            "--logits": "--logits other --costs {costs.csv}",
+            "--n-classes": "--n-classes 3",
+            "--logits-dtype": "--logits bits --logits-dtype float32",
+            "--storage-option": "--storage-option region=x",
+            "--label": "--label second",
+            "--classes": "--label name --classes a,b,c",
+            "--ignore-index": "--ignore-index 1 --on-bad-row null",
+            "--temperature": "--temperature 2",
+            "--input": "--logits p --input probs",
+            "--beta": "--beta 0.5",
+            "--calibration": "--calibration {calibration.json}",
+            "--limit": "--limit 4 --costs {costs.csv} --holdout 0",
+            "--quiet": "-q",
+            "--verbose": "-v",
+            "--json": "--json",
+            "--debug": "--debug",
+            "--threads": "--threads 1",
+            "--memory-limit": "--memory-limit 3GiB",
+            "--on-bad-row": "{bad} --on-bad-row null",
+            "--activation": "--activation softmax",
+            "--cluster": "--cluster place --costs {costs.csv}",
+            "--at": "--at accuracy>=0.01",
+            "--confidence-level": "--confidence-level 0.5",
+            "--by": "--by group",
+            "--holdout": "--holdout 0.4",
+            "--seed": "--seed 1",
+            "--out": "-o {out}",
+            "--if-exists": "--if-exists overwrite",
+            "--costs": "--costs {costs.csv}",
+            "--sample-weight": "--sample-weight weight --costs {costs.csv}",
+        }.items()
+    }
+    | {
+        "--maximize": Refused("--maximize f1", "needs a positive one", "sr"),
+        "--positive": Refused("--positive 1", "only one of two classes", "sr"),
+        "--label-format": LABELS["--label-format"],
+        "--shift": Refused("--shift", "sequences", "sr"),
+    },
     "compare": METRICS
     | {
         "--key": Same("--key id", "--key place"),
