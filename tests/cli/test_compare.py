@@ -40,14 +40,16 @@ def test_figures_for_people(run, files):
     """The table lists both inputs, the change with its interval, flips, and the rows that changed most."""
     code, out, err = run(*files, "--key", "name")
     assert (code, err) == (0, "")
-    facts = dict(line.split(None, 1) for line in out[: out.index("largest changes")].splitlines() if line)
+    facts = dict(line.split(None, 1) for line in out[: out.index("changes, with")].splitlines() if line)
     assert facts["A"] == files[0]
     assert facts["rows"] == "4 pairs by name"
     assert facts["accuracy"] == "0.75 → 0.75  (0)"
     assert facts["flips"] == "1 right → wrong, 1 wrong → right"
     assert facts["McNemar"] == "p = 1 (exact)"
     assert facts["agreement"] == "50 % of predictions"
-    assert facts["change"].startswith("95 % interval ")
+    changes = out[out.index("changes, with 95 % intervals") : out.index("largest changes")].splitlines()
+    assert changes[1].split() == ["metric", "A", "B", "change", "lower", "upper", "p", "mde"]
+    assert next(line for line in changes if line.startswith("accuracy")).split()[1:4] == ["0.75", "0.75", "0"]
     moved = out[out.index("largest changes") :].splitlines()
     assert moved[1].split() == [
         "row",

@@ -230,6 +230,12 @@ def figures(name: str, kind: str, found: Any, words: list[str]) -> Any:
             "seconds",
         }
         apart |= {"tokens_only_a", "tokens_only_b"}
+        # Sequences are clusters of tokens.
+        apart |= {"interval", "n_clusters", "changes", "groups"}
+        apart |= {"mean_loss_change", "mean_loss_change_low", "mean_loss_change_high"}
+        apart |= {"warnings"}
+        groups = sorted_groups(found["groups"], "by")
+        changes = [(one.get("by"), values_of(one["changes"])) for one in (found, *groups)]
         moved = [
             (flat_row(row["row"], row["token"]) if kind == "s" else row["row"])
             for row in found["moved"]
@@ -237,7 +243,8 @@ def figures(name: str, kind: str, found: Any, words: list[str]) -> Any:
         ]
         assert len(moved) == len(found["moved"])
         values = [only(row, "label", "pred_a", "pred_b", "loss_a", "loss_b", "kl") for row in found["moved"]]
-        return {key: value for key, value in found.items() if key not in apart}, moved, values, found["bad_rows"] > 0
+        whole = {key: value for key, value in found.items() if key not in apart}
+        return whole, changes, moved, values, found["bad_rows"] > 0
     if name == "report":
         row = found["row"]
         at = flat_row(row["row"], row["token"]) if kind == "s" else row["row"]
@@ -256,9 +263,16 @@ def figures(name: str, kind: str, found: Any, words: list[str]) -> Any:
     return {key: value for key, value in found.items() if key != "row"}
 
 
-def sorted_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def sorted_groups(groups: list[dict[str, Any]], key: str = "value") -> list[dict[str, Any]]:
     """Return groups in the order of their values."""
-    return sorted(groups, key=lambda one: str(one["value"]))
+    return sorted(groups, key=lambda one: str(one[key]))
+
+
+def values_of(changes: dict[str, Any]) -> Any:
+    """Return the values of changes in both inputs, without intervals and p-values."""
+    if "a" in changes:
+        return [value and float(f"{value:.12g}") for value in (changes["a"], changes["b"])]
+    return {name: values_of(one) for name, one in changes.items()}
 
 
 CASES = [(name, option, meaning) for name, options in OPTIONS.items() for option, meaning in options.items()]

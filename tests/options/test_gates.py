@@ -175,6 +175,8 @@ def test_no_gate_passes_without_evidence(command, situation, tmp_path):
     if situation == "one NaN":
         # The only sequence is bad, so there is no sequence whose tokens all have a loss.
         known = known - {"bits_per_byte"}
+        # The other rows are the same in both inputs, so their changes don't vary.
+        known = {name for name in known if not name.endswith(".mde")}
     assert set(failed) == set(names) - known
     for name, message in failed.items():
         assert re.search(rf"{name} has no value \([a-z0-9].+?\)", message), message

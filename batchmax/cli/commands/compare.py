@@ -62,7 +62,7 @@ COMMON = (
 @option(
     "--by",
     ROWS,
-    "Column of A, such as hospital: show the changes of each of its values.",
+    "Column of A: compare each of its values too.",
     type=COLUMN,
     more="Their p-values are adjusted by Holm's method.",
 )
@@ -84,10 +84,9 @@ COMMON = (
 def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
     """Compare the predictions of two models on the same rows.
 
-    A and B are logits or scored files. Shows the change of the loss, accuracy, F1 and other metrics
-    with confidence intervals and p-values, overall and by group; the predictions that became right
-    or wrong, the KL divergence, and the rows that changed most. If only one has labels, they are
-    used for both.
+    A and B are logits or scored files. Shows the changes of metrics, with intervals and p-values;
+    flipped predictions, the KL divergence, and the rows that changed most. If only one has labels,
+    they are used for both.
     """
     from batchmax.cli.render import comparison as comparison_table
     from batchmax.evaluation.comparison import compare

@@ -91,8 +91,8 @@ def command(inputs: tuple[str, ...], top_k: str | None, **given: Any) -> None:
     """Compute accuracy, calibration and per-class metrics.
 
     Computes accuracy, top-k accuracy, mean loss, perplexity, Brier score, calibration errors, AUROC,
-    and precision, recall and F1 of each class; for multi-label rows also subset accuracy,
-    Hamming loss, ranking, and averages over labels. INPUT is logits or scored files.
+    and precision, recall and F1 of each class, or of each label of multi-label rows. INPUT is logits
+    or scored files.
     """
     from batchmax.cli.render import evaluation as figures
     from batchmax.evaluation import evaluate

@@ -130,8 +130,8 @@ def _show_changes(result: Comparison) -> None:
     level = f"{100 * (result.confidence_level or 0.0):g} %"
     tables.console().print_line(f"\nchanges, with {level} intervals", "bold")
     columns = [Column("metric", [text for text, _ in found], "left"), *_change_columns([one for _, one in found])]
-    columns.append(Column("p", [_p(one["p_value"]) for _, one in found]))
-    columns.append(Column("detectable", [_rounded(one["mde"]) for _, one in found]))
+    columns.append(Column("p", [_rounded(one["p_value"], 2) for _, one in found]))
+    columns.append(Column("mde", [_rounded(one["mde"], 2) for _, one in found]))
     tables.console().print_columns(columns)
 
 
@@ -150,17 +150,18 @@ def _show_groups(result: Comparison) -> None:
             Column("value", [printable(_cell(group["by"])) for group in groups], "left"),
             Column("pairs", [number(group["n_rows"]) for group in groups]),
             *_change_columns(changes),
-            Column("adjusted p", [_p(one["p_adjusted"]) for one in changes]),
+            Column("adj. p", [_rounded(one["p_adjusted"], 2) for one in changes]),
             Column("B is", verdicts, "left"),
         ]
         tables.console().print_columns(columns)
 
 
 def _change_columns(changes: Sequence[dict[str, Any]]) -> list[Column]:
-    names = {"a": "A", "b": "B", "change": "change", "lower": "lower", "upper": "upper"}
-    return [
-        Column(text, [_rounded(one[name]) if name in {"a", "b"} else _signed(one[name]) for one in changes])
-        for name, text in names.items()
+    # With these digits, the table fits in 80 columns.
+    metrics = [Column(text, [_rounded(one[name], 3) for one in changes]) for name, text in (("a", "A"), ("b", "B"))]
+    digits = {"change": 3, "lower": 2, "upper": 2}
+    return metrics + [
+        Column(name, [_rounded(one[name], some, sign="+") for one in changes]) for name, some in digits.items()
     ]
 
 
@@ -168,16 +169,12 @@ def _verdict(change: dict[str, Any], alpha: float, *, is_lower_better: bool) -> 
     if change["p_adjusted"] is None:
         return ABSENT
     if change["p_adjusted"] >= alpha:
-        return "not clearly different"
+        return "unclear"
     return "better" if (change["change"] < 0) == is_lower_better else "worse"
 
 
-def _p(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.3g}"
-
-
-def _rounded(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.4g}"
+def _rounded(value: float | None, digits: int, *, sign: str = "") -> str:
+    return ABSENT if value is None else f"{value:{sign if value else ''}.{digits}g}"
 
 
 def _show_moved(result: Comparison) -> None:

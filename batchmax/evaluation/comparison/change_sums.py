@@ -18,7 +18,7 @@ from batchmax.evaluation.comparison.paired_tests import Differences
 from batchmax.evaluation.comparison.row_cursor import Side
 from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.curves.exact_curve import ExactCurve
-from batchmax.evaluation.jackknife import Jackknife, MetricGroupSums
+from batchmax.evaluation.jackknife import GroupSums, Jackknife, MetricGroupSums
 from batchmax.evaluation.metrics import RowMetrics
 from batchmax.kernels.jackknife_sums import GROUPS
 from batchmax.kernels.score_bins import count_group_bins
@@ -130,7 +130,8 @@ class ChangeSums:
     @property
     def n_bytes(self) -> int:
         """The memory of the sums."""
-        return sum(array.nbytes for sums in (self.a, self.b, *self.scores) for array in sums.arrays)
+        everything: list[GroupSums] = [self.a, self.b, *self.scores]
+        return sum(array.nbytes for sums in everything for array in sums.arrays)
 
     def add(self, a: RowMetrics, b: RowMetrics, matrices: tuple[Array, Array], hashes: Array) -> None:
         """Add some pairs: with the same counted rows, with their logits, and the hashes of their clusters."""
@@ -218,6 +219,6 @@ class PairSums:
 
 def _some(one: RowMetrics, rows: Array) -> RowMetrics:
     """Return some of the rows."""
-    chosen = {name: None if array is None else array[rows] for name, array in vars(one.rows).items()}
+    chosen: dict[str, Any] = {name: None if array is None else array[rows] for name, array in vars(one.rows).items()}
     arrays = (one.labels, one.pred, one.rank, one.brier, one.weights, one.counted)
     return RowMetrics(replace(one.rows, **chosen), *(array[rows] if len(array) else array for array in arrays))

@@ -175,6 +175,11 @@ def _of_pairs(name: str, a: float | None, b: float | None, sums: ChangeSums, lev
     if name == "accuracy":
         one_way, other_way = sums.wrong_to_right, sums.right_to_wrong
         mean = (one_way - other_way) / n
+        if not one_way + other_way:
+            # Without flips, one each way is added (Bonett and Price 2012, Journal of Educational and Behavioral
+            # Statistics 37, 479-488): otherwise the interval would be a point.
+            half = t_quantile(0.5 + 0.5 * level, n - 1) * math.sqrt(2.0) / (n + 2)
+            return found | {"change": 0.0, "lower": -half, "upper": half, "p_value": 1.0}
         # Differences are 1, -1 or 0.
         error = math.sqrt(max(0.0, (one_way + other_way) / n - mean * mean) / (n - 1))
         return (

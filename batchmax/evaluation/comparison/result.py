@@ -305,7 +305,9 @@ def change_in(changes: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 OF_RUN = {"confidence_level", "n_clusters"}
 OWN_NAMES = tuple(
-    one.name for one in fields(Comparison) if str(one.type).split(" |")[0] in {"int", "float"} and one.name not in OF_RUN
+    one.name
+    for one in fields(Comparison)
+    if str(one.type).split(" |")[0] in {"int", "float"} and one.name not in OF_RUN
 )
 """The numeric attributes that are metrics."""
 CHANGE_NAMES = tuple(f"changes.{name}.{of}" for name in CHANGED for of in FIELDS if of != "p_adjusted")

@@ -52,7 +52,8 @@ class RowGroups:
         coded = plain_array(column).dictionary_encode(null_encoding="encode")
         values = coded.dictionary.to_pylist()
         numbers = [self._numbers.setdefault(_readable(value), len(self._numbers)) for value in values]
-        return np.array(numbers, np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
+        found: Array = np.array(numbers, np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
+        return found
 
 
 def check_by(name: str, kind: pa.DataType) -> None:
