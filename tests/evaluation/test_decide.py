@@ -329,10 +329,10 @@ def test_clusters_widen_the_test():
 
 
 def test_the_terminal_shows_the_threshold_and_held_out_metrics(tmp_path, capsys):
-    """A person sees what the rule is, what it gives on held-out rows, and how to apply it."""
+    """A person sees what the rule is, what it gives on held-out rows, and where it was written."""
     pq.write_table(drawn(4000), tmp_path / "x.parquet")
     words = ["decide", str(tmp_path / "x.parquet"), "-o", str(tmp_path / "d.json"), "--if-exists", "overwrite"]
     assert main([*words, "--at", "alert_rate<=0.05"]) == 0
     shown = capsys.readouterr().out
-    for text in ("1 if the probability is at least 0.", "held out", "alert rate", "--decision"):
+    for text in ("1 if the probability is at least 0.", "held out", "alert rate", "d.json"):
         assert text in shown

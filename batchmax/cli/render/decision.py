@@ -19,7 +19,7 @@ METRICS = {
     "alert_rate": "alert rate",
     "precision": "precision",
     "recall": "recall",
-    "fpr": "false positive rate",
+    "fpr": "FPR",
     "f1": "F1",
     "f0.5": "F0.5",
     "f2": "F2",
@@ -53,8 +53,7 @@ def show_decision(result: Any, out: str) -> None:
     else:
         _show_metrics(result)
     click.echo()
-    scored = f"batchmax score INPUT -o scored.parquet --decision {shell_word(out)}"
-    show_pairs([("time", duration(result.seconds)), ("next", scored)])
+    show_pairs([("time", duration(result.seconds)), ("output", shell_word(out))])
 
 
 def _rule(result: Any) -> str:
@@ -143,13 +142,17 @@ def _show_rules(result: Any, title: str, first: str, rows: Sequence[Mapping[str,
         names = [name for name in names if name != "coverage"]
     columns = [Column("class" if first == "class" else "", [_name(row[first]) for row in some], "left")]
     columns += [
-        Column(member.replace("_", " "), [number(row.get(member)) for row in some])
+        Column(member.replace("_", " "), [_rounded(row.get(member), 4) for row in some])
         for member in ("threshold", "logit_low", "logit_high")
         if any(row.get(member) is not None for row in some)
     ]
     columns += [Column("rows", [number(part["n_rows"]) for part in parts])]
-    columns += [Column(METRICS[name], [number(part[name]) for part in parts]) for name in names]
+    columns += [Column(METRICS[name], [_rounded(part[name], 3) for part in parts]) for name in names]
     console().print_columns(columns)
+
+
+def _rounded(value: float | None, digits: int) -> str:
+    return ABSENT if value is None else f"{value:.{digits}g}"
 
 
 def _name(value: Any) -> str:
