@@ -83,7 +83,7 @@ def test_metrics_of_both_inputs_equal_scikit_learn(n, k):
 
 @pytest.mark.parametrize("level", [0.95, 0.8])
 def test_means_over_rows_are_compared_by_a_paired_t_test(level):
-    """Interval and p-value of loss and Brier score are SciPy's; the p-value of accuracy is McNemar's."""
+    """Interval and p-value of loss and Brier score are SciPy's."""
     a, b, *rest = models(900, 3)
     y = rest[0]
     found = batchmax.compare(table(a, *rest), table(b, *rest), confidence_level=level)
@@ -92,16 +92,34 @@ def test_means_over_rows_are_compared_by_a_paired_t_test(level):
     pairs = {
         "mean_loss": (-np.log(p_a[rows, y]), -np.log(p_b[rows, y])),
         "brier": [((p - np.eye(3)[y]) ** 2).sum(1) for p in (p_a, p_b)],
-        "accuracy": (a.argmax(1) == y, b.argmax(1) == y),
     }
     for name, (before, after) in pairs.items():
-        change, test = found.changes[name], stats.ttest_rel(after.astype(float), before.astype(float))
+        change, test = found.changes[name], stats.ttest_rel(after, before)
         interval = test.confidence_interval(level)
         assert (change["lower"], change["upper"]) == pytest.approx((interval.low, interval.high), rel=1e-9)
-        error = np.std(after.astype(float) - before, ddof=1) / np.sqrt(len(y))
+        error = np.std(after - before, ddof=1) / np.sqrt(len(y))
         assert change["mde"] == pytest.approx(2.8 * error, rel=1e-9)
-        p = found.mcnemar_p if name == "accuracy" else test.pvalue
-        assert change["p_value"] == pytest.approx(p, rel=1e-7)
+        assert change["p_value"] == pytest.approx(test.pvalue, rel=1e-7)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_proportions_of_rows_are_compared_by_flips(level):
+    """Accuracy, recall and specificity have the interval of Bonett and Price, and McNemar's p-value."""
+    stats = package("scipy.stats")
+    a, b, *rest = models(300, 2)
+    y = rest[0]
+    right = a.argmax(1) == y, b.argmax(1) == y
+    found = batchmax.compare(table(a, *rest), table(b, *rest), confidence_level=level)
+    for name, rows in (("accuracy", y >= 0), ("recall", y == 1), ("specificity", y == 0)):
+        n, before, after = int(rows.sum()), right[0][rows], right[1][rows]
+        up, down = int((after & ~before).sum()), int((before & ~after).sum())
+        p_up, p_down = (up + 1) / (n + 2), (down + 1) / (n + 2)
+        half = stats.norm.ppf(0.5 + 0.5 * level) * np.sqrt((p_up + p_down - (p_up - p_down) ** 2) / (n + 2))
+        change = found.changes[name]
+        assert change["change"] == pytest.approx((up - down) / n)
+        assert (change["lower"], change["upper"]) == pytest.approx((p_up - p_down - half, p_up - p_down + half))
+        assert change["p_value"] == pytest.approx(stats.binomtest(up, up + down).pvalue)
+        assert change["mde"] == pytest.approx(2.8 * np.std(after.astype(float) - before, ddof=1) / np.sqrt(n))
 
 
 def brute_force(a, b, y, clusters, names):
@@ -230,19 +248,21 @@ def test_few_clusters_are_reported(n_clusters, has_interval):
 
 
 def test_equal_inputs_have_no_change():
-    """Without any difference, the p-value is 1, no detectable difference is known, and the interval is 0.
+    """Without any difference, the p-value is 1, and no detectable difference is known.
 
-    That of the accuracy has one flip each way.
+    The interval of the mean loss is 0, that of the accuracy has one flip each way, and others have none.
     """
     a, _, *rest = models(200, 2)
     found = batchmax.compare(table(a, *rest), table(a, *rest))
     change = found.change("accuracy")
     assert [change[key] for key in ("change", "p_value", "mde")] == [0, 1, None]
-    half = package("scipy.stats").t.ppf(0.975, 199) * math.sqrt(2) / 202
+    half = package("scipy.stats").norm.ppf(0.975) * math.sqrt(2) / 202
     assert [change["lower"], change["upper"]] == pytest.approx([-half, half])
-    for name in ("mean_loss", "f1", "auroc", "macro.f1"):
+    change = found.change("mean_loss")
+    assert [change[key] for key in ("change", "lower", "upper", "p_value", "mde")] == [0, 0, 0, 1, None]
+    for name in ("f1", "auroc", "macro.f1"):
         change = found.change(name)
-        assert [change[key] for key in ("change", "lower", "upper", "p_value", "mde")] == [0, 0, 0, 1, None], name
+        assert [change[key] for key in ("change", "lower", "upper", "p_value", "mde")] == [0, None, None, 1, None], name
 
 
 def test_results_do_not_depend_on_threads_or_chunks():

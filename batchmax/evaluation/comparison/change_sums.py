@@ -110,8 +110,9 @@ class ChangeSums:
     losses, briers
         The differences of losses where both are finite, and of Brier scores; empty with clusters, whose pairs aren't
         independent.
-    wrong_to_right, right_to_wrong
-        The number of predictions that are correct in b alone, and in a alone.
+    flips : (2, 3) int64
+        Of rows of other classes, and of the positive one: the number of pairs, and of predictions that are right in b
+        alone, and in a alone.
     """
 
     def __init__(
@@ -125,7 +126,13 @@ class ChangeSums:
             self.scores = [ScoreSums(positive, score_bins, memory) for _ in "ab"]
         self.jackknife = Jackknife([self.a, self._of_b, *self.scores], counts_clusters=has_clusters)
         self.losses, self.briers = Differences(), Differences()
-        self.n_pairs = self.wrong_to_right = self.right_to_wrong = 0
+        self._positive = -1 if positive is None else positive
+        self.flips = np.zeros((2, 3), np.int64)
+
+    @property
+    def n_pairs(self) -> int:
+        """The number of pairs."""
+        return int(self.flips[:, 0].sum())
 
     @property
     def n_bytes(self) -> int:
@@ -140,10 +147,11 @@ class ChangeSums:
             one.prepare(some, matrix)
         self.jackknife.add(a, lambda start, stop: hashes[start:stop])
         counted = a.counted
-        self.n_pairs += int(np.count_nonzero(counted))
         right_a, right_b = (one.rank == 1 for one in (a, b))
-        self.wrong_to_right += int(np.count_nonzero(right_b & ~right_a & counted))
-        self.right_to_wrong += int(np.count_nonzero(right_a & ~right_b & counted))
+        is_positive = a.labels == self._positive if len(a.labels) else np.zeros(len(counted), np.bool_)
+        for which, rows in enumerate((counted & ~is_positive, counted & is_positive)):
+            flipped = rows, right_b & ~right_a & rows, right_a & ~right_b & rows
+            self.flips[which] += [np.count_nonzero(one) for one in flipped]
         if not self.has_clusters:
             finite = counted & np.isfinite(a.rows.nll) & np.isfinite(b.rows.nll)
             self.losses.add(a.rows.nll[finite], b.rows.nll[finite])

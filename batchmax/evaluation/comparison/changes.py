@@ -1,8 +1,9 @@
 """Changes of metrics from a to b over pairs of rows, with intervals and p-values.
 
-Mean losses, Brier scores and accuracies of independent rows are compared by the differences of pairs, as in a paired
-t-test. Everything else has the delete-a-group jackknife of the difference: both metrics are computed without the same
-group of pairs. Knows sums over pairs; doesn't know how pairs were read.
+Mean losses and Brier scores of independent rows are compared by the differences of pairs, as in a paired t-test, and
+accuracy, recall and specificity by the numbers of flips. Everything else has the delete-a-group jackknife of the
+difference: both metrics are computed without the same group of pairs. Knows sums over pairs; doesn't know how pairs
+were read.
 
 See Also
 --------
@@ -22,7 +23,7 @@ from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_CLASS,
 from batchmax.evaluation.comparison.change_sums import ChangeSums
 from batchmax.evaluation.comparison.paired_tests import mcnemar
 from batchmax.evaluation.curves.area_intervals import is_near
-from batchmax.evaluation.distributions import t_quantile, t_tail
+from batchmax.evaluation.distributions import normal_quantile, t_quantile, t_tail
 from batchmax.evaluation.intervals import FEWEST_GROUPS, effective_degrees, standard_errors
 from batchmax.evaluation.jackknife import MetricGroupSums
 from batchmax.evaluation.metric_intervals import BLOCK, ROUNDING, without
@@ -37,6 +38,8 @@ Change = dict[str, Any]
 
 OF_PAIRS = ("mean_loss", "brier", "accuracy")
 """The metrics that are means over rows."""
+OF_FLIPS = {"accuracy": [0, 1], "specificity": [0], "recall": [1]}
+"""Proportions of rows that are the same in both inputs, with the rows of :attr:`ChangeSums.flips` that they are of."""
 OF_POSITIVE_CHANGE = tuple(name for name in OF_POSITIVE if name != "prevalence")
 """Prevalence is that of the labels, and the same in both inputs."""
 CHANGED = (
@@ -68,7 +71,7 @@ def changes_of(sums: ChangeSums, positive: int | None, level: float) -> dict[str
     found = {}
     for name in totals[0]:
         a, b = (finite(float(values[name][0])) for values in totals)
-        if not sums.has_clusters and name in OF_PAIRS:
+        if not sums.has_clusters and (name in OF_PAIRS or name in OF_FLIPS):
             found[name] = _of_pairs(name, a, b, sums, level)
             continue
         found[name] = _change(a, b)
@@ -160,7 +163,7 @@ def _tested(change: float, error: float, degrees: float, level: float, size: flo
         return {}
     if error <= ROUNDING * size:
         # There is no variation: either nothing changed in any group, or everything did by the same amount.
-        return {"lower": 0.0, "upper": 0.0, "p_value": 1.0} if abs(change) <= ROUNDING * size else {}
+        return {"p_value": 1.0} if abs(change) <= ROUNDING * size else {}
     half = t_quantile(0.5 + 0.5 * level, degrees) * error
     p = 2.0 * t_tail(abs(change) / error, degrees)
     return {"lower": change - half, "upper": change + half, "p_value": min(float(p), 1.0), "mde": POWER_FACTOR * error}
@@ -171,25 +174,36 @@ def _of_pairs(name: str, a: float | None, b: float | None, sums: ChangeSums, lev
     found = _change(a, b)
     if a is None or b is None or sums.n_pairs < 2:
         return found
-    n = sums.n_pairs
-    if name == "accuracy":
-        one_way, other_way = sums.wrong_to_right, sums.right_to_wrong
-        mean = (one_way - other_way) / n
-        if not one_way + other_way:
-            # Without flips, one each way is added (Bonett and Price 2012, Journal of Educational and Behavioral
-            # Statistics 37, 479-488): otherwise the interval would be a point.
-            half = t_quantile(0.5 + 0.5 * level, n - 1) * math.sqrt(2.0) / (n + 2)
-            return found | {"change": 0.0, "lower": -half, "upper": half, "p_value": 1.0}
-        # Differences are 1, -1 or 0.
-        error = math.sqrt(max(0.0, (one_way + other_way) / n - mean * mean) / (n - 1))
-        return (
-            found
-            | {"change": mean}
-            | _tested(mean, error, n - 1, level, 1.0)
-            | {"p_value": mcnemar(sums.right_to_wrong, sums.wrong_to_right)[0]}
-        )
+    if name in OF_FLIPS:
+        n, one_way, other_way = sums.flips[OF_FLIPS[name]].sum(axis=0).tolist()
+        return found | _of_flips(n, one_way, other_way, level)
     mean, error = (sums.losses if name == "mean_loss" else sums.briers).mean_and_error()
-    return found | {"change": mean} | _tested(mean, error, n - 1, level, max(abs(a), abs(b)))
+    size = max(abs(a), abs(b))
+    if mean == 0.0 and error <= ROUNDING * size:
+        return found | {"change": 0.0, "lower": 0.0, "upper": 0.0, "p_value": 1.0}
+    return found | {"change": mean} | _tested(mean, error, sums.n_pairs - 1, level, size)
+
+
+def _of_flips(n: int, one_way: int, other_way: int, level: float) -> Change:
+    """Return the fields of a change of a proportion of n pairs, given the numbers of flips.
+
+    The interval is that of two more pairs with a flip each way (Bonett and Price 2012, Journal of Educational and
+    Behavioral Statistics 37, 479-488). Otherwise it would be too short if there are few flips, and a point if there are
+    none.
+    """
+    if not n:
+        return {}
+    change = (one_way - other_way) / n
+    center = (one_way - other_way) / (n + 2)
+    half = normal_quantile(0.5 + 0.5 * level) * math.sqrt(((one_way + other_way + 2) / (n + 2) - center**2) / (n + 2))
+    error = math.sqrt(max(0.0, (one_way + other_way) / n - change * change) / (n - 1)) if n > 1 else 0.0
+    return {
+        "change": change,
+        "lower": max(center - half, -1.0),
+        "upper": min(center + half, 1.0),
+        "p_value": mcnemar(other_way, one_way)[0],
+        "mde": POWER_FACTOR * error or None,
+    }
 
 
 def _values(sums: MetricGroupSums, used: Array, positive: int | None) -> dict[str, Array]:

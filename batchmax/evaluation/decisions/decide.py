@@ -61,7 +61,7 @@ def decide(
     src
         One or several paths of files or folders, or globs; or an object with ``__arrow_c_stream__``.
     out
-        Output file for the rule: JSON that ``score`` and ``evaluate`` read. None writes no file.
+        Output file for the rule, as JSON. None writes no file.
     options, given
         How rows are read, as for :func:`batchmax.score`.
     maximize
