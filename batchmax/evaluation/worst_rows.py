@@ -21,6 +21,7 @@ from batchmax.evaluation.row_stream import open_rows, refuse_bytes, row_batches
 from batchmax.evaluation.top_rows import TopRows, decoded, decoded_type
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
+from batchmax.kernels.elementwise import exp_values
 from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import resolve_options
 from batchmax.runtime.progress import Progress
@@ -183,7 +184,9 @@ class WorstRows:
             label = pa.array(indices[rows])
             if job.classes is not None:
                 label = pa.array(job.classes, pa.string()).take(label)
-            p_label = pa.array(np.exp(-scores.nll[rows]))
+            probs = np.empty(n)
+            exp_values(-scores.nll[rows], probs)
+            p_label = pa.array(probs)
         pred = pred_column(scores.values["pred"][rows], job.classes)
         return [label, pred, p_label, pa.array(scores.values["confidence"][rows])]
 

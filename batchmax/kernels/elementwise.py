@@ -1,11 +1,11 @@
-"""exp, log and log1p of arrays, with the same bits on every CPU; NumPy's differ in the last bits."""
+"""exp, expm1, log and log1p of arrays, with the same bits on every CPU; NumPy's differ in the last bits."""
 
 from numba import prange, types
 from numba.extending import overload
 
 from batchmax.kernels.compiler.dispatch import kernel
 from batchmax.kernels.compiler.float_mode import STANDARD, exchange_float_mode
-from batchmax.kernels.exp import exp, log, log1p, log_single
+from batchmax.kernels.exp import exp, expm1, log, log1p, log_single
 
 
 @kernel("in float64[:], out float64[:]", parallel=False)
@@ -13,6 +13,13 @@ def exp_values(values, out):
     """Fill out with exp(values), both (n,) float64."""
     for i in range(values.shape[0]):
         out[i] = exp(values[i])
+
+
+@kernel("in float64[:], out float64[:]", parallel=False)
+def expm1_values(values, out):
+    """Fill out with exp(values) - 1, both (n,) float64."""
+    for i in range(values.shape[0]):
+        out[i] = expm1(values[i])
 
 
 @kernel("in float64[:], out float64[:]", parallel=False)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from batchmax.errors import UsageError
 from batchmax.evaluation.curves.exact_curve import Areas, standardized
 from batchmax.kernels.curves import EXPONENTS, count_bins
+from batchmax.kernels.elementwise import log1p_values
 
 Array = NDArray[Any]
 
@@ -99,8 +100,9 @@ def _precision_bounds(p: Array, tp: Array, fp: Array, fp_before: Array, positive
     used = p > 0
     p, tp, fp, fp_before = p[used], tp[used], fp[used], fp_before[used]
     start = tp - p + fp
-    with np.errstate(divide="ignore"):
-        lost = np.where(fp > 0, fp * np.log1p(np.divide(p, start, out=np.zeros(len(p)), where=start > 0)), 0.0)
+    logs = np.empty(len(p))
+    log1p_values(np.divide(p, start, out=np.zeros(len(p)), where=start > 0), logs)
+    lost = np.where(fp > 0, fp * logs, 0.0)
     low = float((p - lost).sum()) / positives
     high = float((p * (tp / (tp + fp_before))).sum()) / positives
     return _widened(low, high)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.columns.matrices import read_matrix
+from batchmax.functional.log_odds import log_odds_of_logarithms, log_odds_of_probabilities, probabilities
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.kernels.curves import log_odds
 
@@ -90,8 +91,7 @@ class ClassScores:
         logits = scores.astype(np.float64)
         # Log-odds of more than two classes include beta.
         logits = logits if self._positive is None else logits * self._job.options.beta
-        with np.errstate(over="ignore"):
-            return logits, 1.0 / (1.0 + np.exp(-logits))
+        return logits, probabilities(logits)
 
     def evenly_spread(self, scores: Array) -> Array:
         """Return numbers in the same order that are spread like odds, for bins whose width grows with them."""
@@ -100,10 +100,9 @@ class ClassScores:
         return scores if self.holds == "logits" else self._odds(scores)
 
     def _of_stored(self, scores: Array) -> tuple[Array, Array]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if self.holds == "probs":
-                return np.log(scores) - np.log1p(-scores), scores
-            return scores - np.log(-np.expm1(scores)), np.exp(scores)
+        if self.holds == "probs":
+            return log_odds_of_probabilities(scores), scores
+        return log_odds_of_logarithms(scores)
 
     def _odds(self, scores: Array) -> Array:
         """Return p / (1 - p) of probabilities above 1/2, and -(1 - p) / p of others; similar numbers of logarithms."""

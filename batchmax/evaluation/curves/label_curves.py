@@ -20,6 +20,7 @@ from batchmax.evaluation.curves.curves import MEMORY_SHARE, CurveMethod, chosen_
 from batchmax.evaluation.curves.exact_curve import Areas, ExactCurve, Points
 from batchmax.evaluation.multi_label import EntryMetrics
 from batchmax.evaluation.result import Evaluation
+from batchmax.functional.log_odds import probabilities
 from batchmax.jobs.threads import use_threads
 from batchmax.runtime.buffers import PROGRAM_BYTES
 from batchmax.runtime.spilled_array import SharedMemory, SpilledArray
@@ -125,8 +126,7 @@ class LabelCurves:
         """Yield the points of each class with its number and areas, and the log-odds and thresholds of the points."""
         for number, points, areas in self._points:
             logits = points.scores.astype(np.float64) * self._job.options.beta
-            with np.errstate(over="ignore"):
-                yield number, points, areas, logits, 1.0 / (1.0 + np.exp(-logits))
+            yield number, points, areas, logits, probabilities(logits)
 
     def close(self) -> None:
         """Free the logits."""

@@ -21,11 +21,11 @@ from batchmax.evaluation.decisions.costs import ABSTAIN, Costs, read_costs
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metrics import positive_class
 from batchmax.evaluation.row_stream import refuse_bytes, row_batches
+from batchmax.functional.log_odds import probabilities
 from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.jobs.threads import use_threads
-from batchmax.kernels.multi_label import sigmoid_rows
 from batchmax.options.input_options import InputOptions
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.text import quantity
@@ -227,9 +227,7 @@ class DecisionInput:
         if abs(score) == largest:
             return score, float(score > 0)
         if self.scores is None:
-            threshold = np.empty((1, 1))
-            sigmoid_rows(np.array([[score]]), 1.0, threshold, np.empty(1, np.bool_))
-            return score, float(threshold[0, 0])
+            return score, float(probabilities(np.array([score]))[0])
         logits, thresholds = self.scores.logits_and_thresholds(np.array([score]))
         return float(np.clip(logits[0], -largest, largest)), float(thresholds[0])
 
