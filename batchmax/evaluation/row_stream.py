@@ -96,6 +96,22 @@ def open_rows(
     return source
 
 
+def refuse_multi_label(source: Source, what: str) -> None:
+    """Raise if classes are independent; ``what`` says what isn't possible then.
+
+    Raises
+    ------
+    UsageError
+        The activation has no distribution.
+    """
+    if not ACTIVATIONS[source.job.options.activation_name].is_distribution:
+        raise UsageError(
+            f"multi-label rows {what}",
+            where="--label",
+            remedy="name a column with one class per row: --label NAME; or: batchmax evaluate, for several",
+        )
+
+
 def refuse_bytes(options: InputOptions) -> None:
     """Raise if ``bytes`` is given, which only some commands use.
 

@@ -17,7 +17,14 @@ from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.evaluate import evaluate
 from batchmax.evaluation.metrics import check_bins
 from batchmax.evaluation.result import Evaluation
-from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_single_pass, row_batches, rows_in
+from batchmax.evaluation.row_stream import (
+    open_rows,
+    refuse_bytes,
+    refuse_multi_label,
+    refuse_single_pass,
+    row_batches,
+    rows_in,
+)
 from batchmax.evaluation.worst_rows import NEEDED, WorstRows
 from batchmax.jobs.pipeline import report_source
 from batchmax.options.input_options import InputOptions
@@ -167,6 +174,7 @@ def report(
     page = _import_page()
     groups = tuple(names_of("by", by))
     source = open_rows(src, options, NEEDED)
+    refuse_multi_label(source, "have no report")
     files, has_labels = [file.path for file in source.files], source.job.label is not None
     if groups and not has_labels:
         raise UsageError("metrics of groups need labels", where="--by", remedy="name their column: --label NAME")

@@ -134,3 +134,14 @@ def test_worst_rows():
         assert found[name].to_pylist() == [[NAMES[at] for at in np.flatnonzero(is_in[row])] for row in first]
     numbers = batchmax.worst_rows(rows, 1)["label"].to_pylist()
     assert numbers == [np.flatnonzero(y[first[0]] == 1).tolist()]
+
+
+def test_commands_that_need_one_class_per_row_refuse_others(tmp_path):
+    """``report`` and ``compare`` refuse multi-label rows, by their labels or the activation."""
+    rows, z, _ = _table()
+    classes = pa.table({"logits": rows["logits"], "label": np.argmax(z, axis=1)})
+    for given in ((rows, {}), (classes, {"activation": "sigmoid"})):
+        with pytest.raises(UsageError, match=r"multi-label rows have no report; name a column with one class per row"):
+            batchmax.report(given[0], str(tmp_path / "r.html"), **given[1])
+        with pytest.raises(UsageError, match=r"multi-label rows can't be compared"):
+            batchmax.compare(*given[:1] * 2, **given[1])

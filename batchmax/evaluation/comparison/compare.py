@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__
-from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_types, type_text
 from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.job import check_token_figures
@@ -30,7 +29,7 @@ from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
 from batchmax.evaluation.comparison.token_pairing import SequencePairs, TokenPairs
 from batchmax.evaluation.interval_sums import check_level
 from batchmax.evaluation.metrics import positive_class
-from batchmax.evaluation.row_stream import open_rows, refuse_bytes
+from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_multi_label
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.threads import use_threads
 from batchmax.options.input_options import InputKind, InputOptions
@@ -222,12 +221,7 @@ def _open(src: Any, options: InputOptions, key: str | None, columns: dict[str, s
         if name is not None:
             named.setdefault(name, option)
     source = open_rows(src, options, ("pred", "status"), named)
-    if not ACTIVATIONS[source.job.options.activation_name].is_distribution:
-        raise UsageError(
-            "multi-label rows can't be compared",
-            where="--label",
-            remedy="name a column with one class per row: --label NAME; or: batchmax evaluate, for each input",
-        )
+    refuse_multi_label(source, "can't be compared")
     types = column_types(source.schema)
     for option, name in (columns or {}).items():
         if name is not None:
