@@ -301,14 +301,12 @@ def test_show_and_inspect(tmp_path, capsys):
 @pytest.mark.parametrize(
     "run",
     [
-        lambda src, _: batchmax.calibrate(src),
         lambda src, _: batchmax.compare(src, src),
-        lambda src, _: batchmax.worst_rows(src, 3),
         lambda src, folder: batchmax.report(src, folder / "r.html"),
     ],
 )
 def test_commands_about_one_class_refuse_them(run, tmp_path):
-    """Commands that need one class per row name the column and what to do."""
+    """Commands that need one class per row say what to do."""
     src = write(tmp_path / "a.parquet", rows(KHOT))
-    with pytest.raises(UsageError, match=r"--label: column 'labels' .*multi-label rows.*batchmax evaluate"):
+    with pytest.raises(UsageError, match=r"--label: multi-label rows .*one class per row.*batchmax evaluate"):
         run(src, tmp_path)

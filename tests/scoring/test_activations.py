@@ -274,11 +274,11 @@ def test_verify_sees_another_number(tmp_path):
 
 
 def test_what_looks_at_models_wants_softmax(tmp_path):
-    """``evaluate`` rejects ``activation``, but reads files that were scored with any activation.
+    """``evaluate`` rejects other activations than softmax and sigmoid, but reads files that were scored with any activation.
 
     It computes cross-entropy even if the file's loss column holds another loss.
     """
-    with pytest.raises(UsageError, match="only softmax and cross-entropy"):
+    with pytest.raises(UsageError, match="only softmax and sigmoid, and their cross-entropy"):
         batchmax.evaluate(DIGITS, activation="taylor")
     src, _, _ = written(tmp_path / "a.parquet", "taylor")
     plain, _, want = scored(src, tmp_path, activation="taylor")

@@ -408,7 +408,8 @@ def test_figures_are_those_of_tokens(monkeypatch, piece):
     table = sequences(k=9, spread=2.0)
     flat = as_rows(table)
     of_sequences, of_tokens = batchmax.evaluate(table, by="id"), batchmax.evaluate(flat, by="id")
-    for one in (*of_sequences.per_class, *of_tokens.per_class):
+    slices = *of_sequences.slices["id"], *of_tokens.slices["id"]
+    for one in (*of_sequences.per_class, *of_tokens.per_class, *slices):
         del one["intervals"]  # tokens of a sequence depend on each other
     for name in ("accuracy", "mean_loss", "ece", "brier", "per_class", "confusion", "losses", "bins"):
         assert getattr(of_sequences, name) == getattr(of_tokens, name), name
