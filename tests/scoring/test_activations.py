@@ -274,7 +274,7 @@ def test_verify_sees_another_number(tmp_path):
 
 
 def test_what_looks_at_models_wants_softmax(tmp_path):
-    """``evaluate`` rejects other activations than softmax and sigmoid, but reads files that were scored with any activation.
+    """``evaluate`` rejects activations but softmax and sigmoid, and reads files that were scored with any.
 
     It computes cross-entropy even if the file's loss column holds another loss.
     """
