@@ -16,8 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import plain_array, plain_type
-from batchmax.errors import DataError, UsageError
+from batchmax.errors import DataError
 from batchmax.evaluation.metrics import NO_POSITIVE, RowMetrics, calibration_errors, group_metrics
+from batchmax.evaluation.row_values import check_by, json_value, number_values
 from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS, tally_groups
 from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_totals import SequenceTotals
@@ -96,9 +97,8 @@ class Groups:
         nested: bool = False,
         has_text: bool = False,
     ) -> None:
+        check_by(name, kind)
         plain = plain_type(kind)
-        if pa.types.is_nested(plain) or pa.types.is_interval(plain):
-            raise UsageError(f"column {name!r} has type {kind}", where="--by", remedy="name a column of single values")
         self.name = name
         self._kind = _grouped_type(plain)
         self._key_kind = pa.int64() if any(is_kind(plain) for is_kind in AS_INTEGERS) else self._kind
@@ -174,18 +174,16 @@ class Groups:
 
     def _codes(self, column: pa.Array) -> Array:
         """Return the group number of each value."""
-        encoded = column.dictionary_encode(null_encoding="encode")
-        values = encoded.dictionary.cast(self._key_kind).to_pylist()
+        return number_values(column, self._numbers, self._keys)
+
+    def _keys(self, distinct: pa.Array) -> list[Any]:
+        """Return the keys of distinct values, after a check of those that are new."""
+        values: list[Any] = distinct.cast(self._key_kind).to_pylist()
         if pa.types.is_floating(self._kind):
             values = [NAN if value != value else value for value in values]  # noqa: PLR0124 - only NaN != itself
-        new = [value for value in values if value not in self._numbers]
-        if self.given and new:
+        if self.given and (new := [value for value in values if value not in self._numbers]):
             self._check_new(new)
-        for value in new:
-            self._numbers[value] = len(self._numbers)
-        numbers = np.array([self._numbers[value] for value in values], np.int64)
-        codes: Array = numbers[encoded.indices.to_numpy()]
-        return codes
+        return values
 
     def table(self) -> pa.RecordBatch:
         """Return the groups in memory as a table, in order of first occurrence."""
@@ -198,7 +196,7 @@ class Groups:
 
         ``intervals`` returns those of the groups of some values, or None.
         """
-        values = map(_plain, self._texts(list(self._numbers)))
+        values = map(json_value, self._texts(list(self._numbers)))
         metrics = self.table().select(range(1, len(self.schema))).to_pylist()
         rows = [{"value": value, **row} for value, row in zip(values, metrics, strict=True)]
         found = None if intervals is None else intervals(self.name, self.table().column(0))
@@ -312,10 +310,3 @@ def _grouped_type(kind: pa.DataType) -> pa.DataType:
 def _hashes(values: list[Any]) -> Array:
     # Hashes of the text, because -1 and -2 have the same hash.
     return np.array([hash(repr(value)) for value in values], np.int64)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value in a form that JSON can hold."""
-    if isinstance(value, float):
-        return value if value - value == 0.0 else str(value)
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -24,12 +24,13 @@ from batchmax.evaluation.comparison.join_keys import check_key, comparable_type,
 from batchmax.evaluation.comparison.options_of_b import for_b, named_for_b
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.result import OF_TOKENS, Comparison, gate_of
-from batchmax.evaluation.comparison.row_groups import RowGroups, check_by
+from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
 from batchmax.evaluation.comparison.token_pairing import SequencePairs, TokenPairs
 from batchmax.evaluation.interval_sums import check_level
 from batchmax.evaluation.metrics import positive_class
 from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_multi_label
+from batchmax.evaluation.row_values import check_by
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.threads import use_threads
 from batchmax.options.input_options import InputKind, InputOptions

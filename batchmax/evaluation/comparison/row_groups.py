@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.columns.arrow import column_array, plain_array, plain_type
-from batchmax.errors import UsageError
+from batchmax.columns.arrow import column_array
 from batchmax.evaluation.cluster_keys import hash_values
+from batchmax.evaluation.row_values import number_texts
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.sources.token_chunks import TokenChunk
 
@@ -38,7 +37,7 @@ class RowGroups:
     def of(self, batch: RowBatch) -> tuple[Array | None, Array | None]:
         """Return the hashes and the numbers of the rows or tokens of a batch, (n,); None without a column."""
         hashes = None if self.cluster is None else hash_values(self._column(batch, self.cluster))
-        numbers = None if self.by is None else self._numbered(self._column(batch, self.by))
+        numbers = None if self.by is None else number_texts(self._column(batch, self.by), self._numbers)
         if isinstance(batch.chunk, TokenChunk):
             rows = batch.chunk.tokens.places()[0]
             hashes, numbers = (None if one is None else one[rows] for one in (hashes, numbers))
@@ -47,30 +46,3 @@ class RowGroups:
     def _column(self, batch: RowBatch, name: str) -> pa.Array:
         chunk = batch.chunk
         return column_array(chunk.tokens.rows, name) if isinstance(chunk, TokenChunk) else chunk.values(name)
-
-    def _numbered(self, column: pa.Array) -> Array:
-        coded = plain_array(column).dictionary_encode(null_encoding="encode")
-        values = coded.dictionary.to_pylist()
-        numbers = [self._numbers.setdefault(_readable(value), len(self._numbers)) for value in values]
-        found: Array = np.array(numbers, np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
-        return found
-
-
-def check_by(name: str, kind: pa.DataType) -> None:
-    """Check that a column of a type can group rows.
-
-    Raises
-    ------
-    UsageError
-        The type is nested or an interval.
-    """
-    plain = plain_type(kind)
-    if pa.types.is_nested(plain) or pa.types.is_interval(plain):
-        raise UsageError(f"column {name!r} has type {kind}", where="--by", remedy="name a column of single values")
-
-
-def _readable(value: Any) -> Any:
-    """Return a value in a form that JSON can hold; NaN equals itself."""
-    if isinstance(value, float):
-        return value if value - value == 0.0 else str(value)
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
-from batchmax.columns.arrow import column_types, is_binary, plain_array, plain_type
+from batchmax.columns.arrow import column_types
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.calibration_rows import is_held_out
 from batchmax.evaluation.cluster_keys import hash_values
@@ -21,6 +21,7 @@ from batchmax.evaluation.decisions.costs import ABSTAIN, Costs, read_costs
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metrics import positive_class
 from batchmax.evaluation.row_stream import refuse_bytes, row_batches
+from batchmax.evaluation.row_values import check_by, number_texts
 from batchmax.functional.log_odds import probabilities
 from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
@@ -141,11 +142,7 @@ class DecisionInput:
         self.positive = positive_class(job, positive)
         self.task = "multilabel" if self._is_independent else "multiclass" if self.positive is None else "binary"
         if by is not None:
-            kind = column_types(self.source.schema)[by]
-            plain = plain_type(kind)
-            if pa.types.is_nested(plain) or pa.types.is_interval(plain) or is_binary(plain):
-                what = f"column {by!r} has type {kind}"
-                raise UsageError(what, where="--by", remedy="name a column of single values")
+            check_by(by, column_types(self.source.schema)[by], allows_bytes=False)
         self.scores = None if self._is_independent else ClassScores(job, self.positive)
         self.costs: Costs | None = None
         self.group_values: list[Any] = []
@@ -210,7 +207,7 @@ class DecisionInput:
                     where=", ".join(file.path for file in self.source.files),
                     remedy="raise the limit: --memory-limit SIZE, or read fewer rows: --limit N",
                 )
-        self.group_values = [_plain(value) for value in codes]
+        self.group_values = list(codes)
         if not found.parts:
             n_labels = self.job.n_classes if self._is_independent else 1
             empty: list[Array] = [
@@ -284,20 +281,11 @@ class DecisionInput:
 
     def _codes(self, column: pa.Array, codes: dict[Any, int]) -> Array:
         """Return the group number of each value."""
-        column = plain_array(column)
-        if (
-            pa.types.is_temporal(column.type)
-            or pa.types.is_decimal(column.type)
-            or pa.types.is_string_view(column.type)
-        ):
-            column = column.cast(pa.string())
-        encoded = column.dictionary_encode(null_encoding="encode")
-        values = ["nan" if value != value else value for value in encoded.dictionary.to_pylist()]  # noqa: PLR0124
-        numbers = np.array([codes.setdefault(value, len(codes)) for value in values], np.int64)
+        found = number_texts(column, codes)
         if len(codes) > MOST_GROUPS:
             what, remedy = f"there are more than {MOST_GROUPS:,} groups", "name a column with fewer values"
             raise DataError(what, where=f"column {self._by!r}", remedy=remedy)
-        return np.asarray(numbers[encoded.indices.to_numpy()])
+        return found
 
 
 def in_groups(rows: DecisionRows, n_groups: int) -> Iterator[DecisionRows]:
@@ -306,10 +294,3 @@ def in_groups(rows: DecisionRows, n_groups: int) -> Iterator[DecisionRows]:
     ends = np.searchsorted(rows.codes[order], np.arange(n_groups + 1))
     for start, stop in pairwise(ends):
         yield rows.select(order[start:stop])
-
-
-def _plain(value: Any) -> Any:
-    """Return a value in a form that JSON can hold."""
-    if isinstance(value, float):
-        return value if value - value == 0.0 else str(value)
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
