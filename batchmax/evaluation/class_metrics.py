@@ -34,6 +34,18 @@ OF_ALL = ("balanced_accuracy", "kappa", "mcc", "d2_log_loss")
 AVERAGES = ("macro", "micro", "weighted")
 
 
+def nested(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return values by metric with a dictionary for each average: ``macro.f1`` becomes ``f1`` of ``macro``."""
+    found: dict[str, Any] = {}
+    for name, value in metrics.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            found.setdefault(first, {})[rest] = value
+        else:
+            found[first] = value
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class ClassMetrics:
     """Metrics from the sums of K classes.

@@ -19,13 +19,10 @@ from batchmax.columns.scored_input import loss_column
 from batchmax.columns.sequences import token_values
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.cluster_keys import check_cluster
-from batchmax.evaluation.metrics import RowMetrics
-from batchmax.evaluation.multi_label import EntryMetrics
+from batchmax.evaluation.metrics import RowMetrics, row_metrics
+from batchmax.evaluation.multi_label import EntryMetrics, entry_metrics
 from batchmax.evaluation.row_stream import open_rows, read_if_stdin, schema_of
 from batchmax.jobs.row_batch import RowBatch
-from batchmax.kernels.multi_label import sigmoid_rows
-from batchmax.kernels.multi_label_metrics import OF_ROW, label_rows
-from batchmax.kernels.row_metrics import metric_rows, soft_metric_rows
 from batchmax.options.input_options import InputOptions
 from batchmax.options.parsing import refuse
 from batchmax.runtime.text import close_match
@@ -119,35 +116,20 @@ class LabeledInput:
         DataError
             A weight is null, negative or not finite.
         """
-        labels, n = batch.labels, len(batch.matrix)
+        labels, scores = batch.labels, batch.scores
         weights = self._weights_of(batch)
-        pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
-        rows, beta, indices = batch.scores.rows, self.source.job.options.beta, labels.indices
-        if indices is None:
-            soft_metric_rows(batch.matrix, labels.targets, beta, rows.maxima, rows.rests, brier)
-            indices = np.zeros(0, np.int64)
-        else:
-            metric_rows(batch.matrix, indices, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
-        if self.source.job.n_classes == 2:
-            # The squared difference of the probability of one class; that of the other is the same.
-            brier *= 0.5
-        nll = self._losses(batch)
-        counted = batch.scores.status > LAST_WITHOUT_LOSS
-        return RowMetrics(replace(rows, nll=nll), indices, pred, rank, brier, weights, counted)
+        beta = self.source.job.options.beta
+        some = row_metrics(batch.matrix, labels.indices, labels.targets, beta, scores.rows, weights)
+        # The status may change where the input contains the losses.
+        rows = replace(scores.rows, nll=self._losses(batch))
+        return replace(some, rows=rows, counted=scores.status > LAST_WITHOUT_LOSS)
 
     def class_metrics(self, batch: RowBatch) -> EntryMetrics:
         """Return the metrics of some rows whose classes are independent; raise as :meth:`metrics`."""
-        scores, labels, k = batch.scores, batch.labels, self.source.job.n_classes
-        n = len(batch.matrix)
-        probs, figures = np.empty(batch.matrix.shape), np.empty((n, OF_ROW))
-        sigmoid_rows(batch.matrix, self.source.job.options.beta, probs, np.empty(n, np.bool_))
-        counted = scores.status > LAST_WITHOUT_LOSS
-        indices = np.zeros(0, np.int64) if labels.indices is None else labels.indices
-        targets = np.zeros((0, k)) if labels.targets is None else labels.targets
-        label_rows(batch.matrix, probs, indices, targets, counted, figures)
-        nll, losses = np.zeros(0) if scores.nll is None else scores.nll, scores.values["losses"]
-        weights = self._weights_of(batch)
-        return EntryMetrics(nll, batch.matrix, probs, losses, indices, targets, figures, weights, counted)
+        scores, labels = batch.scores, batch.labels
+        counted, nll = scores.status > LAST_WITHOUT_LOSS, np.zeros(0) if scores.nll is None else scores.nll
+        losses, weights, beta = scores.values["losses"], self._weights_of(batch), self.source.job.options.beta
+        return entry_metrics(batch.matrix, labels.indices, labels.targets, beta, (nll, losses), weights, counted)
 
     def _weights_of(self, batch: RowBatch) -> Array:
         return np.zeros(0) if self._weight is None else self._weights(batch, self._weight)

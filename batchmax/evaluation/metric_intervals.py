@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax.evaluation.class_metrics import OF_CLASS, class_values, fractions, quotient
+from batchmax.evaluation.class_metrics import OF_CLASS, class_values, fractions, nested, quotient
 from batchmax.evaluation.distributions import t_quantile
 from batchmax.evaluation.intervals import (
     FEWEST_GROUPS,
@@ -103,14 +103,7 @@ class MetricIntervals:
         found = self._proportions()
         if self.is_possible:
             found |= self._losses() | self._averages()
-        nested: dict[str, Any] = {}
-        for name, interval in found.items():
-            first, _, rest = name.partition(".")
-            if rest:
-                nested.setdefault(first, {})[rest] = interval
-            else:
-                nested[first] = interval
-        return nested
+        return nested(found)
 
     @cached_property
     def calibration_p(self) -> float | None:

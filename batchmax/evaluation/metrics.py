@@ -31,6 +31,7 @@ from batchmax.kernels.metric_sums import (
     WEIGHT,
     tally_rows,
 )
+from batchmax.kernels.row_metrics import metric_rows, soft_metric_rows
 from batchmax.runtime.text import quantity
 from batchmax.scoring.tally import finite
 
@@ -71,6 +72,23 @@ class RowMetrics:
     brier: Array
     weights: Array
     counted: Array
+
+
+def row_metrics(
+    matrix: Array, labels: Array | None, targets: Array | None, beta: float, rows: Rows, weights: Array
+) -> RowMetrics:
+    """Return the metrics of rows that have class labels or, without these, target distributions; all are counted."""
+    n = len(matrix)
+    pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
+    if labels is None:
+        labels = np.zeros(0, np.int64)
+        soft_metric_rows(matrix, targets, beta, rows.maxima, rows.rests, brier)
+    else:
+        metric_rows(matrix, labels, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
+    if matrix.shape[1] == 2:
+        # The squared difference of the probability of one class; that of the other is the same.
+        brier *= 0.5
+    return RowMetrics(rows, labels, pred, rank, brier, weights, np.ones(n, np.bool_))
 
 
 class MetricSums:

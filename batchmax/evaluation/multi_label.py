@@ -15,7 +15,16 @@ from batchmax.columns.job import Job
 from batchmax.errors import UsageError
 from batchmax.evaluation.metrics import LOSS_BINS, bins_as_dicts, calibration_errors
 from batchmax.kernels.metric_sums import INFINITE, LOSS
-from batchmax.kernels.multi_label_metrics import BIN_SUMS, OF_CLASS, SUMS, tally_entries, tally_label_rows
+from batchmax.kernels.multi_label import sigmoid_rows
+from batchmax.kernels.multi_label_metrics import (
+    BIN_SUMS,
+    OF_CLASS,
+    OF_ROW,
+    SUMS,
+    label_rows,
+    tally_entries,
+    tally_label_rows,
+)
 from batchmax.options.parsing import flag_of, refuse_if
 from batchmax.scoring.tally import finite
 
@@ -58,6 +67,24 @@ class EntryMetrics:
     figures: Array
     weights: Array
     counted: Array
+
+
+def entry_metrics(
+    logits: Array,
+    labels: Array | None,
+    targets: Array | None,
+    beta: float,
+    losses: tuple[Array, Array],
+    weights: Array,
+    counted: Array,
+) -> EntryMetrics:
+    """Return the metrics of rows that have targets or one class as the label; ``losses`` are of rows and of entries."""
+    probs, figures = np.empty(logits.shape), np.empty((len(logits), OF_ROW))
+    sigmoid_rows(logits, beta, probs, np.empty(len(logits), np.bool_))
+    labels = np.zeros(0, np.int64) if labels is None else labels
+    targets = np.zeros((0, logits.shape[1])) if targets is None else targets
+    label_rows(logits, probs, labels, targets, counted, figures)
+    return EntryMetrics(losses[0], logits, probs, losses[1], labels, targets, figures, weights, counted)
 
 
 class EntrySums:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pytest
 
 import batchmax
 
-INSTANT = datetime.datetime(2024, 2, 29, 12, 30)
+INSTANT = dt.datetime(2024, 2, 29, 12, 30)  # noqa: DTZ001
 
 
 def table(values):

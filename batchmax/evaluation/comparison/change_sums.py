@@ -1,53 +1,50 @@
-"""Accumulate what changes of metrics need: sums of groups of pairs, in both inputs and for each value of a column.
+"""The metrics of pairs with one class per row: sums of groups of pairs in both inputs, and metrics from them.
 
-Pairs are assigned to groups as rows are in an evaluation, so that a group has the same rows in both inputs. Knows pairs
-of rows; doesn't know how changes are computed.
+Pairs are assigned to groups as rows are in an evaluation, so that a group has the same rows in both inputs. Doesn't
+know how changes are computed from metrics.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax.errors import DataError
-from batchmax.evaluation.cluster_keys import hash_numbers
+from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_CLASS, OF_POSITIVE, class_values
+from batchmax.evaluation.comparison.changes import Both
+from batchmax.evaluation.comparison.pair_sums import LeftOut, SumsOfB, bytes_of, left_out_of
 from batchmax.evaluation.comparison.paired_tests import Differences
-from batchmax.evaluation.comparison.row_cursor import Side
-from batchmax.evaluation.comparison.row_groups import RowGroups
+from batchmax.evaluation.curves.area_intervals import binned_areas
 from batchmax.evaluation.curves.exact_curve import ExactCurve
-from batchmax.evaluation.jackknife import GroupSums, Jackknife, MetricGroupSums
-from batchmax.evaluation.metrics import RowMetrics
+from batchmax.evaluation.intervals import FEWEST_GROUPS
+from batchmax.evaluation.jackknife import Jackknife, MetricGroupSums
+from batchmax.evaluation.metric_intervals import BLOCK, without
+from batchmax.evaluation.metrics import RowMetrics, calibration_errors, group_metrics
 from batchmax.kernels.jackknife_sums import GROUPS
-from batchmax.kernels.score_bins import count_group_bins
+from batchmax.kernels.metric_sums import HITS, WEIGHT
+from batchmax.kernels.score_bins import AUROC, PRECISION, count_group_bins
 from batchmax.runtime.spilled_array import SharedMemory
+from batchmax.scoring.tally import finite
 
 Array = NDArray[Any]
 
+OF_FLIPS = {"accuracy": [0, 1], "specificity": [0], "recall": [1]}
+"""Proportions of rows that are the same in both inputs, with the rows of :attr:`ChangeSums.flips` that they are of."""
+CHANGED = (
+    *("mean_loss", "brier", "accuracy", "ece"),
+    *(name for name in OF_POSITIVE if name != "prevalence"),
+    *AREAS,
+    *OF_ALL,
+    *(f"{average}.{name}" for average in AVERAGES for name in OF_CLASS),
+)
+"""The metrics that may have a change. Prevalence is that of the labels, and the same in both inputs."""
+NO_GROUPS = np.zeros(0, np.int64)
 N_BINS = 15
 """Confidence bins of the calibration error."""
 BINS, BINS_OF_GROUP = 4096, 512
 """Bins of scores, of all pairs and of those of a value of a column."""
-SMALLER = 4
-"""The sums of all values of a column may take 1 / SMALLER of the memory limit."""
-
-
-class _OfB:
-    """Sums of b that are added to together with those of a, whose rows they are given."""
-
-    def __init__(self, sums: MetricGroupSums) -> None:
-        self._sums = sums
-        self.some: RowMetrics | None = None
-
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        return self._sums.arrays
-
-    def add(self, some: RowMetrics, rows: slice, groups: Array) -> None:  # noqa: ARG002 - those of b are known
-        assert self.some is not None  # noqa: S101 - set before rows are added
-        self._sums.add(self.some, rows, groups)
 
 
 class ScoreSums:
@@ -119,14 +116,14 @@ class ChangeSums:
         self, n_classes: int, positive: int | None, score_bins: int, memory: SharedMemory, *, has_clusters: bool
     ) -> None:
         self.a, self.b = (MetricGroupSums(n_classes, (), N_BINS, positive) for _ in "ab")
-        self._of_b = _OfB(self.b)
+        self._of_b = SumsOfB(self.b)
         self.has_clusters = has_clusters
         self.scores: list[ScoreSums] = []
         if positive is not None and score_bins:
             self.scores = [ScoreSums(positive, score_bins, memory) for _ in "ab"]
         self.jackknife = Jackknife([self.a, self._of_b, *self.scores], counts_clusters=has_clusters)
         self.losses, self.briers = Differences(), Differences()
-        self._positive = -1 if positive is None else positive
+        self._at, self._positive = positive, -1 if positive is None else positive
         self.flips = np.zeros((2, 3), np.int64)
 
     @property
@@ -137,10 +134,82 @@ class ChangeSums:
     @property
     def n_bytes(self) -> int:
         """The memory of the sums."""
-        everything: list[GroupSums] = [self.a, self.b, *self.scores]
-        return sum(array.nbytes for sums in everything for array in sums.arrays)
+        return bytes_of(self.a, self.b, *self.scores)
 
-    def add(self, a: RowMetrics, b: RowMetrics, matrices: tuple[Array, Array], hashes: Array) -> None:
+    def values(self) -> dict[str, Both]:
+        """Return the metrics of a and b by name."""
+        a, b = (self._values(sums, NO_GROUPS) for sums in (self.a, self.b))
+        found: dict[str, Both] = {name: (finite(float(a[name][0])), finite(float(b[name][0]))) for name in a}
+        return found | {name: exact for name, (exact, _) in self._areas.items()}
+
+    def left_out(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the metrics of a and b without each group."""
+        if len(self._used) < FEWEST_GROUPS:
+            return {}, {}
+        a, b = (self._values(sums, self._used) for sums in (self.a, self.b))
+        for name, (_, left_out) in self._areas.items():
+            if left_out is not None:
+                a[name], b[name] = left_out
+        return a, b
+
+    def flips_of(self, name: str) -> tuple[int, int, int] | None:
+        """Return the flips of a proportion of independent pairs."""
+        if self.has_clusters or name not in OF_FLIPS:
+            return None
+        n, one_way, other_way = self.flips[OF_FLIPS[name]].sum(axis=0).tolist()
+        return n, one_way, other_way
+
+    def differences_of(self, name: str) -> Differences | None:
+        """Return the differences of independent pairs."""
+        return None if self.has_clusters else {"mean_loss": self.losses, "brier": self.briers}.get(name)
+
+    @cached_property
+    def _used(self) -> Array:
+        return np.flatnonzero(self.a.sums[:, WEIGHT] > 0)
+
+    def _values(self, sums: MetricGroupSums, used: Array) -> dict[str, Array]:
+        """Return metrics of all pairs, (1,), or, if numbers of groups are given, without each of these, (g,)."""
+        totals = [array.sum(axis=0) for array in sums.arrays]
+
+        def chosen(which: int, some: Array) -> Array:
+            total = totals[which]
+            return without(total, sums.arrays[which][some]) if len(used) else total[np.newaxis]
+
+        metrics = group_metrics(chosen(0, used))
+        found = {name: metrics[name] for name in ("mean_loss", "accuracy", "brier")}
+        if not np.isfinite(totals[0][HITS]) or not totals[3][:, 0].any():
+            del found["accuracy"]
+            return found
+        found["ece"] = calibration_errors(chosen(3, used)[..., :3])["ece"]
+        if not len(totals[2]):
+            return found
+        some = max(1, BLOCK // len(totals[2]))
+        blocks = [
+            class_values(chosen(2, used[at : at + some]), found["mean_loss"][at : at + some], self._at)
+            for at in range(0, max(1, len(used)), some)
+        ]
+        return found | {
+            name: np.concatenate([block[name] for block in blocks]) for name in CHANGED if name in blocks[0]
+        }
+
+    @cached_property
+    def _areas(self) -> dict[str, tuple[Both, LeftOut | None]]:
+        """The areas of both inputs, and those without each group from bins of scores."""
+        if not self.scores:
+            return {}
+        exact, binned = [], []
+        for one in self.scores:
+            one.curve.sort()
+            exact.append(one.curve.areas(None))
+            one.curve.close()
+            binned.append(binned_areas(one.counts, self._used))
+        found = {}
+        for name, which in (("auroc", AUROC), ("average_precision", PRECISION)):
+            values = getattr(exact[0], name), getattr(exact[1], name)
+            found[name] = values, left_out_of(values, *((whole[:, which], left[:, which]) for whole, left in binned))
+        return found
+
+    def add(self, a: RowMetrics, b: RowMetrics, matrices: tuple[Array, ...], hashes: Array) -> None:
         """Add some pairs: with the same counted rows, with their logits, and the hashes of their clusters."""
         self._of_b.some = b
         for one, some, matrix in zip(self.scores, (a, b), matrices, strict=False):
@@ -156,77 +225,3 @@ class ChangeSums:
             finite = counted & np.isfinite(a.rows.nll) & np.isfinite(b.rows.nll)
             self.losses.add(a.rows.nll[finite], b.rows.nll[finite])
             self.briers.add(a.brier[counted], b.brier[counted])
-
-
-class PairSums:
-    """The sums of all pairs, and of those of each value of a column.
-
-    Parameters
-    ----------
-    n_classes, positive, has_clusters
-        As for :class:`ChangeSums`.
-    has_classes
-        Whether labels are classes, and not distributions.
-    groups
-        The columns of clusters and groups.
-    memory
-        Bytes that the job may use.
-    """
-
-    def __init__(
-        self,
-        n_classes: int,
-        positive: int | None,
-        *,
-        has_clusters: bool,
-        has_classes: bool,
-        groups: RowGroups,
-        memory: int,
-    ) -> None:
-        self._how: dict[str, Any] = {
-            "n_classes": n_classes,
-            "positive": positive,
-            "has_clusters": has_clusters,
-            "memory": SharedMemory(memory // SMALLER),
-        }
-        self.positive, self.groups, self.has_classes = positive, groups, has_classes
-        self._score_bins = BINS_OF_GROUP if has_classes else 0
-        self.all = ChangeSums(score_bins=BINS if has_classes else 0, **self._how)
-        self.of_values: list[ChangeSums] = []
-        n_bytes = 0 if groups.by is None else ChangeSums(score_bins=self._score_bins, **self._how).n_bytes
-        self._most = max(1, memory // SMALLER // max(1, n_bytes))
-
-    def add(self, a: RowMetrics, b: RowMetrics, of_a: Side, of_b: Side) -> None:
-        """Add some pairs: their metrics, and their rows.
-
-        Raises
-        ------
-        DataError
-            There are more values than fit in memory.
-        """
-        hashes = hash_numbers(of_a.numbers) if of_a.clusters is None else of_a.clusters
-        matrices, values = (of_a.matrix, of_b.matrix), of_a.groups
-        self.all.add(a, b, matrices, hashes)
-        if values is None:
-            return
-        order = np.argsort(values, kind="stable")
-        starts = np.flatnonzero(np.diff(values[order], prepend=-1))
-        for rows in np.split(order, starts[1:]) if len(order) else ():
-            value = int(values[rows[0]])
-            while value >= len(self.of_values):
-                if len(self.of_values) == self._most:
-                    raise DataError(
-                        f"there are more than {self._most:,} groups, which don't fit in memory",
-                        where="--by",
-                        remedy="name a column with fewer values, or raise the limit: --memory-limit SIZE",
-                    )
-                self.of_values.append(ChangeSums(score_bins=self._score_bins, **self._how))
-            some = (matrices[0][rows], matrices[1][rows]) if self._score_bins else matrices
-            self.of_values[value].add(_some(a, rows), _some(b, rows), some, hashes[rows])
-
-
-def _some(one: RowMetrics, rows: Array) -> RowMetrics:
-    """Return some of the rows."""
-    chosen: dict[str, Any] = {name: None if array is None else array[rows] for name, array in vars(one.rows).items()}
-    arrays = (one.labels, one.pred, one.rank, one.brier, one.weights, one.counted)
-    return RowMetrics(replace(one.rows, **chosen), *(array[rows] if len(array) else array for array in arrays))

@@ -19,10 +19,11 @@ from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.job import check_token_figures
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.cluster_keys import check_cluster
-from batchmax.evaluation.comparison.change_sums import PairSums
+from batchmax.evaluation.comparison.change_sums import BINS, BINS_OF_GROUP, ChangeSums
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
 from batchmax.evaluation.comparison.options_of_b import for_b, named_for_b
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
+from batchmax.evaluation.comparison.pair_sums import SMALLER, PairSums
 from batchmax.evaluation.comparison.result import OF_TOKENS, Comparison, gate_of
 from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
@@ -37,6 +38,7 @@ from batchmax.options.input_options import InputKind, InputOptions
 from batchmax.options.parsing import check_at_least, check_type, refuse
 from batchmax.options.score_options import resolve_options
 from batchmax.runtime.progress import Progress
+from batchmax.runtime.spilled_array import SharedMemory
 from batchmax.runtime.text import quantity
 from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_source import Source
@@ -115,9 +117,10 @@ def compare(
 
     Notes
     -----
-    Mean losses, accuracies and Brier scores of independent rows are compared by a paired t-test; the p-value of
-    accuracy is that of McNemar's test, which is exact for up to 10,000 flips. All other changes have intervals by the
-    delete-a-group jackknife, with Student's t distribution. The KL divergence is computed in float64 from the logits.
+    Mean losses and Brier scores of independent rows are compared by a paired t-test. Accuracy, recall and specificity
+    have the interval of Bonett and Price (2012), and the p-value of McNemar's test, which is exact for up to 10,000
+    flips. All other changes have intervals by the delete-a-group jackknife, with Student's t distribution. The KL
+    divergence is computed in float64 from the logits.
 
     Examples
     --------
@@ -159,11 +162,11 @@ def compare(
         check_token_figures(gate, of_a.job.options, of_a.job.nesting, OF_TOKENS)
     row_groups = RowGroups(cluster, by)
     changes = _change_sums(of_a, of_b, positive, confidence_level, row_groups)
-    if changes is not None and changes.has_classes:
+    metrics = PairMetrics(of_a.job, of_b.job, worst, changes)
+    if changes is not None and metrics.has_classes:
         # The kernel for changes also computes predictions.
         for one in sources:
             one.job = replace(one.job, outputs=("status",))
-    metrics = PairMetrics(of_a.job, of_b.job, worst, changes)
     progress = progress or Progress()
     for name, source in zip("ab", sources, strict=True):
         report_source(source, progress, name)
@@ -252,10 +255,14 @@ def _change_sums(a: Source, b: Source, positive: str | None, level: float, group
         return None
     nested, memory = a.job.nesting is not None, a.job.options.memory_limit
     has_clusters = nested or groups.cluster is not None
-    at = positive_class(a.job, positive)
+    n_classes, at, shared = a.job.n_classes, positive_class(a.job, positive), SharedMemory(memory // SMALLER)
     has_classes = all(one.job.label is None or one.job.label.has_class for one in (a, b))
-    how: dict[str, Any] = {"has_clusters": has_clusters, "has_classes": has_classes, "groups": groups}
-    return PairSums(a.job.n_classes, at, memory=memory, **how)
+    bins = (BINS, BINS_OF_GROUP) if has_classes else (0, 0)
+    return PairSums(
+        lambda is_group: ChangeSums(n_classes, at, bins[is_group], shared, has_clusters=has_clusters),
+        groups,
+        memory // SMALLER,
+    )
 
 
 def _check_agreement(a: Source, b: Source, key: str | None) -> None:

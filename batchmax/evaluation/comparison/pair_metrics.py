@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.columns.labels import IGNORED_INDEX
-from batchmax.evaluation.comparison.change_sums import PairSums
+from batchmax.evaluation.comparison.pair_sums import PairSums
 from batchmax.evaluation.comparison.row_cursor import Side
-from batchmax.evaluation.metrics import RowMetrics
+from batchmax.evaluation.metrics import RowMetrics, row_metrics
 from batchmax.evaluation.top_rows import TopRows
 from batchmax.functional.losses import Rows, dense_losses, softmax_rows
 from batchmax.kernels.compensated_sums import sum_counted
 from batchmax.kernels.kl_divergence import divergence_rows
-from batchmax.kernels.row_metrics import metric_rows, soft_metric_rows
 from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS
 
 Array = NDArray[Any]
@@ -117,9 +116,10 @@ class PairMetrics:
         if hits_a is not None and hits_b is not None:
             self._count_hits(hits_a & counted, hits_b & counted)
         if self._changes is not None:
-            of_a = _metrics_of(a, b, self._betas[0], loss_a, counted)
-            of_b = _metrics_of(b, a, self._betas[1], loss_b, counted)
-            self._changes.add(of_a, of_b, a, b)
+            of_a = _metrics_of(a, b, loss_a, self._betas[0], counted)
+            of_b = _metrics_of(b, a, loss_b, self._betas[1], counted)
+            matrices = (a.matrix, b.matrix) if self.has_classes else ()
+            self._changes.add(of_a, of_b, matrices, a)
             if self.has_classes:
                 a, b = replace(a, pred=of_a.pred), replace(b, pred=of_b.pred)
         self._agree(a, b, good)
@@ -187,22 +187,10 @@ def _losses_of(side: Side, other: Side, beta: float) -> tuple[Array, Array | Non
     return dense_losses(side.matrix, rows, beta, targets, None, 0.0), None
 
 
-def _metrics_of(side: Side, other: Side, beta: float, nll: Array, counted: Array) -> RowMetrics:
+def _metrics_of(side: Side, other: Side, nll: Array, beta: float, counted: Array) -> RowMetrics:
     """Return the row metrics of one side, with its own labels, or the other's if it has none."""
     owner = other if side.nll is None else side
-    n, matrix = len(side.status), side.matrix
-    pred, rank, brier = np.empty(n, np.int32), np.zeros(n, np.int32), np.empty(n)
-    if owner.targets is not None:
-        labels = np.zeros(0, np.int64)
-        targets = np.ascontiguousarray(owner.targets, matrix.dtype)
-        soft_metric_rows(matrix, targets, beta, side.maxima, side.rests, brier)
-    else:
-        assert owner.labels is not None  # noqa: S101 - one of the inputs has labels
-        labels = owner.labels
-        metric_rows(matrix, labels, beta, side.maxima, side.rests, nll, pred, rank, brier)
-    if matrix.shape[1] == 2:
-        brier *= 0.5
-    hits = rank == 1
-    return RowMetrics(
-        Rows(side.maxima, side.rests, nll, hits, side.status), labels, pred, rank, brier, np.zeros(0), counted
-    )
+    targets = None if owner.targets is None else np.ascontiguousarray(owner.targets, side.matrix.dtype)
+    rows = Rows(side.maxima, side.rests, nll, np.zeros(0, np.bool_), side.status)
+    some = row_metrics(side.matrix, None if targets is not None else owner.labels, targets, beta, rows, np.zeros(0))
+    return replace(some, counted=counted)

@@ -13,9 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from batchmax.errors import GateError
-from batchmax.evaluation.comparison.change_sums import PairSums
-from batchmax.evaluation.comparison.changes import CHANGED, FIELDS, adjust, changes_of, nested
+from batchmax.evaluation.class_metrics import nested
+from batchmax.evaluation.comparison.change_sums import CHANGED
+from batchmax.evaluation.comparison.changes import FIELDS, adjust, changes_of
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
+from batchmax.evaluation.comparison.pair_sums import PairSums
 from batchmax.evaluation.comparison.paired_tests import mcnemar
 from batchmax.evaluation.comparison.token_pairing import SequencePairs
 from batchmax.evaluation.interval_sums import FEW_CLUSTERS, few_clusters
@@ -135,16 +137,16 @@ class Comparison(CommandResult):
 
     def add_changes(self, sums: PairSums, level: float) -> None:
         """Set the changes of metrics; before :meth:`count`."""
-        everything, positive, values = sums.all, sums.positive, sums.groups.values
+        everything, values = sums.all, sums.groups.values
         has_clusters, self.confidence_level, self.by = everything.has_clusters, level, sums.groups.by
         of_groups = [
-            (value, one, changes_of(one, positive, level))
+            (value, one, changes_of(one, level))
             for value, one in zip(values, sums.of_values, strict=False)
             if one.n_pairs
         ]
         of_groups.sort(key=lambda group: -group[1].n_pairs)
         adjust([changes for *_, changes in of_groups])
-        self.changes = nested(changes_of(everything, positive, level))
+        self.changes = nested(changes_of(everything, level))
         self.groups = [
             {
                 "by": value,

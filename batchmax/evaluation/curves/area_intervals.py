@@ -42,9 +42,9 @@ LARGEST_DIFFERENCE = 0.05
 """Largest difference between an area from bins and the exact one, in log-odds, for a standard error from bins."""
 
 
-def bins_of(n_curves: int) -> int:
+def bins_of(n_curves: int, most_bytes: int = MOST_BYTES) -> int:
     """Return the number of bins per curve, a power of 2; 0 if the memory isn't enough for a useful number."""
-    fits = MOST_BYTES // (8 * GROUPS * 2 * max(1, n_curves))
+    fits = most_bytes // (8 * GROUPS * 2 * max(1, n_curves))
     return 0 if fits < FEWEST_BINS else min(MOST_BINS, 1 << (fits.bit_length() - 1))
 
 
@@ -87,6 +87,21 @@ class ScoreGroupSums:
             counted = counted[counted]
         for number, scores, counts in zip(self._classes, self._scores, self._counts, strict=True):
             count_group_bins(scores[within], self._are_odds, labels, counted, number, weights, groups, counts)
+
+
+def binned_areas(counts: Array, used: Array) -> tuple[Array, Array]:
+    """Return the areas under a curve from the counts of groups, (256, 2, b): of all, (1, 5), and without each group.
+
+    The latter are of the groups with these numbers, (g, 5); see
+    :func:`batchmax.kernels.score_bins.areas_without_groups`.
+    """
+    total = counts.sum(axis=0)
+    bins = np.flatnonzero(total.any(axis=0))
+    total, groups = np.ascontiguousarray(total[:, bins]), np.ascontiguousarray(counts[..., bins][used])
+    whole, left_out = np.empty((1, N_AREAS)), np.empty((len(groups), N_AREAS))
+    areas_without_groups(total, np.zeros((1, *total.shape)), whole)
+    areas_without_groups(total, groups, left_out)
+    return whole, left_out
 
 
 @dataclass
@@ -153,13 +168,8 @@ class _Curve:
         self.is_coarse = False
         if counts is None or not computed.is_possible:
             return
-        total = counts.sum(axis=0)
-        bins = np.flatnonzero(total.any(axis=0))
-        total, groups = np.ascontiguousarray(total[:, bins]), np.ascontiguousarray(counts[..., bins][computed.used])
-        self.left_out, self.binned = np.empty((len(groups), N_AREAS)), np.empty((1, N_AREAS))
-        areas_without_groups(total, groups, self.left_out)
-        areas_without_groups(total, np.zeros((1, *total.shape)), self.binned)
-        self.used = [int(np.count_nonzero(groups[:, which].any(axis=1))) for which in range(2)]
+        self.binned, self.left_out = binned_areas(counts, computed.used)
+        self.used = [int(np.count_nonzero(counts[:, which].any(axis=1))) for which in range(2)]
 
     def auroc(self) -> Interval | None:
         """Return the interval of the AUROC."""
@@ -170,7 +180,7 @@ class _Curve:
         if not computed.independent or areas.placement_variances is None:
             return self._jackknifed(areas.auroc, AUROC, min(self.used) if self.left_out is not None else 0)
         if areas.auroc in {0.0, 1.0}:
-            return wilson_at_end(areas.auroc, smaller, computed.level)
+            return _wilson_at_end(areas.auroc, smaller, computed.level)
         return delong(areas.auroc, (areas.positives, areas.negatives), areas.placement_variances, computed.level)
 
     def average_precision(self) -> Interval | None:
@@ -185,7 +195,7 @@ class _Curve:
         if value is None:
             return None
         if self._computed.independent and value == 1.0:
-            return wilson_at_end(value, n, self._computed.level)
+            return _wilson_at_end(value, n, self._computed.level)
         return self._jackknifed(value, which, self.used[of] if self.left_out is not None else 0)
 
     def _jackknifed(self, value: float, which: int, used: int) -> Interval | None:
@@ -195,7 +205,7 @@ class _Curve:
         if value in {0.0, 1.0}:
             # There is no variation. Every group has several clusters if there are more clusters than groups.
             n = used * (self._computed.n_units / len(self.left_out) if self._computed.has_clusters else 1.0)
-            return wilson_at_end(value, n, self._computed.level)
+            return _wilson_at_end(value, n, self._computed.level)
         if not is_near(float(self.binned[0, which]), value):
             self.is_coarse = True
             return None
@@ -260,7 +270,7 @@ def _of_average(
     if computed.positive is not None:
         # The other class has the same curve, read from its other end.
         left_out, binned = _with_other(left_out), _with_other(binned)
-    left_values, values = (_averaged(array, which, average) for array in (left_out, binned))
+    left_values, values = (averaged(array, which, average) for array in (left_out, binned))
     if value is None or not is_near(float(values[0]), value):
         return None
     return computed.jackknifed(np.array([value]), left_values, "unit")
@@ -272,7 +282,7 @@ def _with_other(areas: Array) -> Array:
     return np.concatenate([areas, other])
 
 
-def _averaged(areas: Array, which: int, average: str) -> Array:
+def averaged(areas: Array, which: int, average: str) -> Array:
     """Return an average over the classes for which an area is defined, (g,), of (n_classes, g, 5)."""
     values = areas[..., which]
     is_defined = np.isfinite(values)
@@ -283,7 +293,7 @@ def _averaged(areas: Array, which: int, average: str) -> Array:
     return found
 
 
-def wilson_at_end(value: float, n: float, level: float) -> Interval | None:
+def _wilson_at_end(value: float, n: float, level: float) -> Interval | None:
     """Return Wilson's interval of n rows or clusters that are all right, or all wrong."""
     return listed(*wilson(np.array([value * n]), np.array([n]), level), WILSON)[0]
 
