@@ -129,15 +129,7 @@ class LabelIntervals(MetricIntervals):
         sums, _, classes, bins = self._totals
         groups, of_classes = self.groups.sums[self.used], self.groups.classes[self.used]
         values = label_values(sums[np.newaxis], classes[np.newaxis, : of_classes.shape[1]])
-        step = max(1, BLOCK // max(1, of_classes.shape[1]))
-        blocks = [
-            label_values(
-                without(sums, groups[at : at + step]),
-                without(classes[: of_classes.shape[1]], of_classes[at : at + step]),
-            )
-            for at in range(0, len(groups), step)
-        ]
-        left_out = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        left_out = values_without(sums, classes, groups, of_classes)
         found: dict[str, Interval | None] = {}
         for name in (name for name in left_out if name not in {"perplexity", "subset_accuracy"}):
             scale = LOSS_SCALE if name in {"mean_loss", "mean_label_loss"} else "unit"
@@ -152,6 +144,25 @@ class LabelIntervals(MetricIntervals):
 
     def _averages(self) -> dict[str, Interval | None]:
         return {}
+
+
+def values_without(sums: Array, classes: Array, groups: Array, of_classes: Array) -> dict[str, Array]:
+    """Return the metrics of :func:`label_values` without each of some groups of rows, (g,).
+
+    Parameters
+    ----------
+    sums, classes
+        The sums of all rows, (SUMS,) and (K, OF_CLASS).
+    groups, of_classes
+        Those of groups, (g, SUMS) and (g, K, OF_CLASS), or (g, 0, OF_CLASS) without averages over classes.
+    """
+    known = of_classes.shape[1]
+    step = max(1, BLOCK // max(1, known))
+    blocks = [
+        label_values(without(sums, groups[at : at + step]), without(classes[:known], of_classes[at : at + step]))
+        for at in range(0, len(groups), step)
+    ]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 class LabelIntervalSums(IntervalSums):

@@ -318,7 +318,7 @@ def _row_divergence(a, b, i, beta_a, beta_b, terms):
         p = shifted_exp(np.float64(a[i, j]), max_a, beta_a) * scale_a
         q = shifted_exp(np.float64(b[i, j]), max_b, beta_b) * scale_b
         d = (high_b - high_a) + (low_b - low_a) - log_ratio
-        term = p * _excess(d) if abs(d) <= SMALL else (q - p) - p * d
+        term = p * excess(d) if abs(d) <= SMALL else (q - p) - p * d
         # If a masks the class, d is infinite or NaN, and 0 log 0 is 0. If only b masks it, d is infinite and so is the
         # sum.
         term = q if high_a == -np.inf else term
@@ -343,7 +343,7 @@ def _sum(z, i, m, beta, terms):
 
 
 @compiled
-def _excess(d):
+def excess(d):
     """Return exp(d) - 1 - d for a small d: the Taylor series to d**15 / 15!, with a relative error below 2**-55."""
     q = fma(d, 1 / 1307674368000, 1 / 87178291200)
     q = fma(d, q, 1 / 6227020800)

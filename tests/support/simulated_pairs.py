@@ -26,7 +26,7 @@ def changes(random, n, prevalence, model, n_clusters, bins=4096):
     matrices = [np.stack([np.zeros(n), z], axis=1) for z in (a, b)]
     hashes = hash_numbers(np.arange(n) if clusters is None else clusters)
     sums.add(row_metrics(a, labels), row_metrics(b, labels), tuple(matrices), hashes)
-    return changes_of(sums, 1, 0.95)
+    return changes_of(sums, 0.95)
 
 
 def coverage(n_files, n, prevalence, model, n_clusters, seed=0):

@@ -51,6 +51,7 @@ COMMON = (
 @option("--label-b", INPUT, "Column of labels in B.", type=Names(1), default_text="as --label")
 @option("--key", ROWS, "Column that pairs rows.", type=COLUMN, default_text="their position")
 @shared.positive
+@shared.activation
 @option(
     "--cluster",
     INPUT,

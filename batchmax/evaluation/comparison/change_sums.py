@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_CLASS, OF_POSITIVE, class_values
-from batchmax.evaluation.comparison.changes import Both
+from batchmax.evaluation.comparison.changes import Both, PairedMetrics
 from batchmax.evaluation.comparison.pair_sums import LeftOut, SumsOfB, bytes_of, left_out_of
 from batchmax.evaluation.comparison.paired_tests import Differences
 from batchmax.evaluation.curves.area_intervals import binned_areas
@@ -135,6 +135,11 @@ class ChangeSums:
     def n_bytes(self) -> int:
         """The memory of the sums."""
         return bytes_of(self.a, self.b, *self.scores)
+
+    @property
+    def of_classes(self) -> list[PairedMetrics]:
+        """Classes have no changes of their own."""
+        return []
 
     def values(self) -> dict[str, Both]:
         """Return the metrics of a and b by name."""

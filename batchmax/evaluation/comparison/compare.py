@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from batchmax import __version__
-from batchmax.columns.arrow import column_types, type_text
-from batchmax.columns.class_columns import refuse_as_class
 from batchmax.columns.job import check_token_figures
 from batchmax.errors import DataError, UsageError
-from batchmax.evaluation.cluster_keys import check_cluster
 from batchmax.evaluation.comparison.change_sums import BINS, BINS_OF_GROUP, ChangeSums
-from batchmax.evaluation.comparison.join_keys import check_key, comparable_type, values_at
-from batchmax.evaluation.comparison.options_of_b import for_b, named_for_b
+from batchmax.evaluation.comparison.inputs import WhoseLabels, is_independent, open_inputs
+from batchmax.evaluation.comparison.join_keys import values_at
+from batchmax.evaluation.comparison.label_change_sums import MOST_BYTES_OF_GROUP, LabelChangeSums
+from batchmax.evaluation.comparison.label_pairs import LabelPairMetrics
+from batchmax.evaluation.comparison.options_of_b import for_b
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.pair_sums import SMALLER, PairSums
 from batchmax.evaluation.comparison.result import OF_TOKENS, Comparison, gate_of
 from batchmax.evaluation.comparison.row_groups import RowGroups
-from batchmax.evaluation.comparison.row_pairing import RowPairs, name_of
+from batchmax.evaluation.comparison.row_pairing import RowPairs
 from batchmax.evaluation.comparison.token_pairing import SequencePairs, TokenPairs
+from batchmax.evaluation.curves.area_intervals import bins_of
+from batchmax.evaluation.curves.curves import MOST_CLASSES
+from batchmax.evaluation.curves.label_curves import stored_dtype
 from batchmax.evaluation.interval_sums import check_level
 from batchmax.evaluation.metrics import positive_class
-from batchmax.evaluation.row_stream import open_rows, refuse_bytes, refuse_multi_label
-from batchmax.evaluation.row_values import check_by
+from batchmax.evaluation.multi_label import check_independent
+from batchmax.evaluation.row_stream import refuse_bytes
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.threads import use_threads
 from batchmax.options.input_options import InputKind, InputOptions
@@ -40,14 +43,8 @@ from batchmax.options.score_options import resolve_options
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.spilled_array import SharedMemory
 from batchmax.runtime.text import quantity
-from batchmax.sources.memory_check import check_memory
 from batchmax.sources.parquet_source import Source
 from batchmax.sources.row_lookup import place_of
-
-READING_SHARE = 0.75
-"""Memory of reading relative to the estimate for a job that also writes. The largest measured share was two thirds."""
-
-WhoseLabels = Literal["a", "b"]
 
 
 def compare(
@@ -141,28 +138,24 @@ def compare(
         "leave it out",
         class_weights=options.class_weights,
         label_smoothing=options.label_smoothing,
+        pos_weight=options.pos_weight,
     )
     check_type("worst", worst, int)
     check_at_least("--worst", worst, 0)
     check_type("labels_from", labels_from, WhoseLabels | None)
     check_level(confidence_level)
-    of_a = _open(a, _with_labels(options, labels_from, "a"), key, {"--cluster": cluster, "--by": by})
     given_b = {"logits": logits_b, "input": input_b, "label": label_b}
-    own: dict[str, Any] = {name: value for name, value in given_b.items() if value is not None}
-    if logits_b is not None and input_b is None:
-        own["input"] = None  # a's option doesn't apply to another column
-    shared = [name for name in given_b if name not in own and getattr(options, name) is not None]
-    with named_for_b(shared):
-        of_b = _open(b, _with_labels(replace(options, **own), labels_from, "b"), key)
-    notes = tuple(for_b(note, shared) for note in of_b.job.notes)
-    of_b.job = replace(of_b.job, notes=notes, assumed=for_b(of_b.job.assumed))
-    sources = of_a, of_b
-    _check_agreement(of_a, of_b, key)
+    named = {"--cluster": cluster, "--by": by}
+    sources = open_inputs(a, b, options, of_b=given_b, key=key, labels_from=labels_from, columns=named)
+    of_a, of_b = sources
+    has_sets = is_independent(of_a)
+    if has_sets:
+        check_independent(of_a.job, positive=positive)
     if gate is not None:
         check_token_figures(gate, of_a.job.options, of_a.job.nesting, OF_TOKENS)
     row_groups = RowGroups(cluster, by)
     changes = _change_sums(of_a, of_b, positive, confidence_level, row_groups)
-    metrics = PairMetrics(of_a.job, of_b.job, worst, changes)
+    metrics = (LabelPairMetrics if has_sets else PairMetrics)(of_a.job, of_b.job, worst, changes)
     if changes is not None and metrics.has_classes:
         # The kernel for changes also computes predictions.
         for one in sources:
@@ -185,11 +178,13 @@ def compare(
         only_a=pairs.only_a,
         only_b=pairs.only_b,
         n_classes=of_a.job.n_classes,
+        task="multilabel" if has_sets else "binary" if of_a.job.n_classes == 2 else "multiclass",
         bytes_read=(of_a.size or 0) + (of_b.size or 0),
         version=__version__,
     )
     if changes is not None:
-        result.add_changes(changes, confidence_level)
+        with use_threads(options):
+            result.add_changes(changes, confidence_level, of_a.job.classes or of_b.job.classes)
     result.count(metrics)
     if isinstance(pairs, TokenPairs) and pairs.sequences is not None:
         result.count_sequences(pairs.sequences)
@@ -205,33 +200,6 @@ def compare(
     if gate is not None:
         result.check(gate)
     return result
-
-
-def _with_labels(options: InputOptions, labels_from: WhoseLabels | None, name: str) -> InputOptions:
-    """Return the options of an input, without labels if those of the other are used."""
-    return options if labels_from in {None, name} else replace(options, label="none")
-
-
-def _open(src: Any, options: InputOptions, key: str | None, columns: dict[str, str | None] | None = None) -> Source:
-    """Open an input with its key, and with the columns that these options name."""
-    if key is not None and hasattr(src, "__arrow_c_stream__"):
-        raise UsageError(
-            "keys are read before the rows, and a stream can be read only once",
-            where="--key",
-            remedy="write it into a file first, or pair rows by position",
-        )
-    named = {} if key is None else {key: "--key"}
-    for option, name in (columns or {}).items():
-        if name is not None:
-            named.setdefault(name, option)
-    source = open_rows(src, options, ("pred", "status"), named)
-    refuse_multi_label(source, "can't be compared")
-    types = column_types(source.schema)
-    for option, name in (columns or {}).items():
-        if name is not None:
-            refuse_as_class(source.job.logits, option, [name])
-            (check_cluster if option == "--cluster" else check_by)(name, types[name])
-    return source
 
 
 def _change_sums(a: Source, b: Source, positive: str | None, level: float, groups: RowGroups) -> PairSums | None:
@@ -256,6 +224,8 @@ def _change_sums(a: Source, b: Source, positive: str | None, level: float, group
     nested, memory = a.job.nesting is not None, a.job.options.memory_limit
     has_clusters = nested or groups.cluster is not None
     n_classes, at, shared = a.job.n_classes, positive_class(a.job, positive), SharedMemory(memory // SMALLER)
+    if is_independent(a):
+        return _label_sums(a, b, groups, shared)
     has_classes = all(one.job.label is None or one.job.label.has_class for one in (a, b))
     bins = (BINS, BINS_OF_GROUP) if has_classes else (0, 0)
     return PairSums(
@@ -265,49 +235,18 @@ def _change_sums(a: Source, b: Source, positive: str | None, level: float, group
     )
 
 
-def _check_agreement(a: Source, b: Source, key: str | None) -> None:
-    """Check that the classes are the same, that labels are of one kind, and that reading both fits in memory."""
-    names = name_of(a), name_of(b)
-    if (a.job.nesting is None) != (b.job.nesting is None):
-        nested = names[a.job.nesting is None]
-        raise UsageError(
-            f"the rows of {nested} are sequences, and those of the other input aren't",
-            where="--logits",
-            remedy="compare sequences with sequences",
-        )
-    if a.job.n_classes != b.job.n_classes:
-        raise UsageError(
-            f"{quantity(b.job.n_classes, 'class')}, but {a.job.n_classes:,} in {names[0]}",
-            where=names[1],
-            remedy="compare inputs with the same classes; to see them: batchmax inspect FILE",
-        )
-    if a.job.classes and b.job.classes and a.job.classes != b.job.classes:
-        order = "in another order" if set(a.job.classes) == set(b.job.classes) else "named differently"
-        raise UsageError(
-            f"the classes are {order} than in {names[0]}",
-            where=names[1],
-            remedy="reorder the logits, or, if only names differ, give them: --classes A,B,C",
-        )
-    kinds = [source.job.label.kind == "distribution" for source in (a, b) if source.job.label is not None]
-    if len(set(kinds)) > 1:
-        raise UsageError(
-            f"labels are distributions in {names[not kinds[0]]} and classes in {names[kinds[0]]}",
-            where="--label",
-            remedy="choose whose labels to use: --labels-from a, or b",
-        )
-    if key is not None:
-        types = [source.schema.field(key).type for source in (a, b)]
-        for source, kind, name in zip((a, b), types, names, strict=True):
-            check_key(kind, key, name)
-            refuse_as_class(source.job.logits, "--key", [key])
-        if comparable_type(types[0]) != comparable_type(types[1]):
-            words = [type_text(kind) for kind in types]
-            raise UsageError(
-                f"column {key!r} is {words[0]} in {names[0]} and {words[1]} in {names[1]}, so no keys are equal",
-                where="--key",
-                remedy="write it with the same type in both inputs, or name another column",
-            )
-    check_memory(a, b, what="reading both takes", share=READING_SHARE)
+def _label_sums(a: Source, b: Source, groups: RowGroups, shared: SharedMemory) -> PairSums:
+    """Return the sums for changes of multi-label rows; areas are computed for as many classes as by ``evaluate``."""
+    n_classes = a.job.n_classes
+    has_areas = n_classes <= MOST_CLASSES
+    dtypes = [stored_dtype(one.job, one.schema) for one in (a, b)] if has_areas else []
+    bins = (bins_of(n_classes), bins_of(n_classes, MOST_BYTES_OF_GROUP)) if has_areas else (0, 0)
+    has_clusters = groups.cluster is not None
+    return PairSums(
+        lambda is_group: LabelChangeSums(n_classes, dtypes, bins[is_group], shared, has_clusters=has_clusters),
+        groups,
+        a.job.options.memory_limit // SMALLER,
+    )
 
 
 def _check_lengths(pairs: SequencePairs, result: Comparison, sources: tuple[Source, Source]) -> None:
@@ -369,8 +308,9 @@ def _moved(table: pa.Table, sources: tuple[Source, Source], key: str | None) -> 
         a, b = row.pop("number_a"), row.pop("number_b")
         (file, at), (file_b, at_b) = _places(sources, a, b)
         for name in ("label", "pred_a", "pred_b"):
-            if classes is not None and row[name] is not None:
-                row[name] = classes[row[name]]
+            found = row[name]
+            if classes is not None and found is not None:
+                row[name] = [classes[one] for one in found] if isinstance(found, list) else classes[found]
         token = {"token": row.pop("token")} if "token" in row else {}
         result.append({"file": file, "row": at, "file_b": file_b, "row_b": at_b, **token, "key": keys.get(a), **row})
     return result

@@ -72,6 +72,8 @@ class PairMetrics:
         it is a pair of tokens, otherwise None.
     """
 
+    moved_schema = MOVED
+
     def __init__(self, a: Job, b: Job, worst: int, changes: PairSums | None = None) -> None:
         self._changes = changes
         labels = [job.label for job in (a, b) if job.label is not None]
@@ -83,10 +85,10 @@ class PairMetrics:
         self.divergence = np.zeros(3)
         self.has_labels = bool(labels)
         self.of_tokens = a.nesting is not None
-        self.has_classes = bool(labels) and labels[0].kind != "distribution"
+        self.has_classes = bool(labels) and labels[0].has_class
         self._betas = a.options.beta, b.options.beta
         self._both_labelled = len(labels) == 2
-        self._schema = MOVED if a.nesting is None else MOVED_TOKENS
+        self._schema = self.moved_schema if a.nesting is None else MOVED_TOKENS
         self._top = TopRows(worst, self._schema, a.options.memory_limit // 4)
 
     @property
@@ -109,10 +111,18 @@ class PairMetrics:
         self.counted += int(np.count_nonzero(counted))
         if self._both_labelled:
             self._compare_labels(a, b, counted)
-        loss_a, hits_a = _losses_of(a, b, self._betas[0])
-        loss_b, hits_b = _losses_of(b, a, self._betas[1])
+        a, b, loss_a, loss_b = self._with_losses(a, b, counted)
         for loss, sums in zip((loss_a, loss_b), self.losses, strict=True):
             sum_counted(loss, counted, sums)
+        self._agree(a, b, good)
+        with np.errstate(invalid="ignore"):
+            change = np.where(loss_a == loss_b, 0.0, np.abs(loss_b - loss_a))
+        self._keep(a, b, np.where(counted, change, 0.0), loss_a, loss_b, kl)
+
+    def _with_losses(self, a: Side, b: Side, counted: Array) -> tuple[Side, Side, Array, Array]:
+        """Add the hits, and the sums for changes; return the rows with predictions, and the losses of both."""
+        loss_a, hits_a = _losses_of(a, b, self._betas[0])
+        loss_b, hits_b = _losses_of(b, a, self._betas[1])
         if hits_a is not None and hits_b is not None:
             self._count_hits(hits_a & counted, hits_b & counted)
         if self._changes is not None:
@@ -122,14 +132,15 @@ class PairMetrics:
             self._changes.add(of_a, of_b, matrices, a)
             if self.has_classes:
                 a, b = replace(a, pred=of_a.pred), replace(b, pred=of_b.pred)
-        self._agree(a, b, good)
-        with np.errstate(invalid="ignore"):
-            change = np.where(loss_a == loss_b, 0.0, np.abs(loss_b - loss_a))
-        self._keep(a, b, np.where(counted, change, 0.0), loss_a, loss_b, kl)
+        return a, b, loss_a, loss_b
 
     def _agree(self, a: Side, b: Side, good: Array) -> None:
+        self.agreed += int(np.count_nonzero(self._same(a, b) & good))
+
+    def _same(self, a: Side, b: Side) -> Array:
+        """Return whether predictions are the same."""
         assert a.pred is not None  # noqa: S101 - computed for the input, or here for changes
-        self.agreed += int(np.count_nonzero((a.pred == b.pred) & good))
+        return np.asarray(a.pred == b.pred)
 
     def _divergence(self, a: Side, b: Side) -> Array:
         matrices = a.matrix, b.matrix
@@ -140,13 +151,7 @@ class PairMetrics:
         return kl
 
     def _compare_labels(self, a: Side, b: Side, counted: Array) -> None:
-        if a.labels is not None:
-            differ = a.labels != b.labels
-        else:
-            assert a.targets is not None  # noqa: S101 - labels of one kind, as checked by the caller
-            assert b.targets is not None  # noqa: S101
-            differ = (a.targets.astype(np.float32) != b.targets.astype(np.float32)).any(axis=1)
-        differ &= counted
+        differ = _different(a, b) & counted
         if not differ.any():
             return
         if self.first_difference is None:
@@ -162,17 +167,37 @@ class PairMetrics:
         self.wrong_to_right += int(np.count_nonzero(b & ~a))
 
     def _keep(self, a: Side, b: Side, moved: Array, loss_a: Array | None, loss_b: Array | None, kl: Array) -> None:
-        labels = b.labels if a.labels is None else a.labels
-
         def columns(rows: Array) -> list[pa.Array]:
             places = () if a.places is None else (a.places,)
-            arrays = (a.numbers, b.numbers, *places, labels, a.pred, b.pred, loss_a, loss_b, kl)
+            found = [None if one is None else one[rows] for one in (a.numbers, b.numbers, *places)]
+            found += self._classes(a, b, rows)
+            found += [None if one is None else one[rows] for one in (loss_a, loss_b, kl)]
             return [
-                pa.nulls(len(rows), field.type) if array is None else pa.array(array[rows], field.type)
-                for array, field in zip(arrays, self._schema, strict=True)
+                array if isinstance(array, pa.Array) else _column(array, field.type, len(rows))
+                for array, field in zip(found, self._schema, strict=True)
             ]
 
         self._top.add(np.where(moved > 0.0, moved, np.nan), columns)
+
+    def _classes(self, a: Side, b: Side, rows: Array) -> list[Any]:
+        """Return the labels of some rows, and the predictions of both; None if they aren't known."""
+        labels = b.labels if a.labels is None else a.labels
+        return [None if one is None else one[rows] for one in (labels, a.pred, b.pred)]
+
+
+def _different(a: Side, b: Side) -> Array:
+    """Return whether labels, which are of one kind, differ."""
+    if a.labels is not None:
+        return np.asarray(a.labels != b.labels)
+    assert a.targets is not None  # noqa: S101 - as checked by the caller
+    assert b.targets is not None  # noqa: S101
+    of_a, of_b = a.targets.astype(np.float32), b.targets.astype(np.float32)
+    # Of multi-label rows, NaN is a missing target.
+    return np.asarray(((of_a != of_b) & ~(np.isnan(of_a) & np.isnan(of_b))).any(axis=1))
+
+
+def _column(array: Array | None, kind: pa.DataType, n: int) -> pa.Array:
+    return pa.nulls(n, kind) if array is None else pa.array(array, kind)
 
 
 def _losses_of(side: Side, other: Side, beta: float) -> tuple[Array, Array | None]:
@@ -191,6 +216,8 @@ def _metrics_of(side: Side, other: Side, nll: Array, beta: float, counted: Array
     """Return the row metrics of one side, with its own labels, or the other's if it has none."""
     owner = other if side.nll is None else side
     targets = None if owner.targets is None else np.ascontiguousarray(owner.targets, side.matrix.dtype)
+    assert side.maxima is not None  # noqa: S101 - the activation is softmax
+    assert side.rests is not None  # noqa: S101
     rows = Rows(side.maxima, side.rests, nll, np.zeros(0, np.bool_), side.status)
     some = row_metrics(side.matrix, None if targets is not None else owner.labels, targets, beta, rows, np.zeros(0))
     return replace(some, counted=counted)

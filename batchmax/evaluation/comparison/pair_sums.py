@@ -39,6 +39,10 @@ class Sums(PairedMetrics, Protocol):
     def n_bytes(self) -> int:
         """The memory of the sums."""
 
+    @property
+    def of_classes(self) -> list[PairedMetrics]:
+        """The metrics of each class of multi-label rows."""
+
     def add(self, a: Any, b: Any, matrices: tuple[Array, ...], hashes: Array) -> None:
         """Add some pairs: with the same counted rows, with their logits, and the hashes of their clusters."""
 
@@ -116,7 +120,7 @@ def left_out_of(exact: Both, *binned: tuple[Array, Array]) -> LeftOut | None:
     exact ones.
     """
     a, b = exact
-    if a is None or b is None:
+    if a is None or b is None or not binned:
         return None
     if a != b and not all(is_near(float(one[0]), value) for (one, _), value in zip(binned, (a, b), strict=True)):
         return None

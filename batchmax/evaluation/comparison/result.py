@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from batchmax.errors import GateError
 from batchmax.evaluation.class_metrics import nested
 from batchmax.evaluation.comparison.change_sums import CHANGED
 from batchmax.evaluation.comparison.changes import FIELDS, adjust, changes_of
+from batchmax.evaluation.comparison.label_change_sums import LABEL_CHANGED
 from batchmax.evaluation.comparison.pair_metrics import PairMetrics
 from batchmax.evaluation.comparison.pair_sums import PairSums
 from batchmax.evaluation.comparison.paired_tests import mcnemar
@@ -43,6 +45,8 @@ class Comparison(CommandResult):
     n_rows, only_a, only_b, bad_rows
         Number of pairs, of rows without a partner, and of pairs with a bad row in either input, which are left out. In
         sequences, good tokens count even if another token of their row is bad.
+    task
+        ``binary``, ``multiclass`` or ``multilabel``.
     n_compared, n_judged
         Number of pairs of rows (or tokens of sequences) without a bad one, and of pairs with a loss in both inputs.
         Agreement and divergence are computed over the former, losses and accuracy over the latter.
@@ -63,21 +67,25 @@ class Comparison(CommandResult):
     changes
         By metric, as named by :func:`batchmax.evaluate`, a dictionary: ``a`` and ``b``, the metric over the pairs with
         a loss; ``change``, b minus a, with the bounds ``lower`` and ``upper`` of its interval; ``p_value`` of the
-        hypothesis that there is no change; ``p_adjusted``, only in ``groups``; ``mde``, the smallest change that 80 %
-        of such comparisons would detect at 5 %, 2.8 standard errors. ``macro``, ``micro`` and ``weighted`` have a
-        dictionary of metrics each.
+        hypothesis that there is no change; ``p_adjusted``, only in ``groups`` and ``per_class``; ``mde``, the smallest
+        change that 80 % of such comparisons would detect at 5 %, 2.8 standard errors. ``macro``, ``micro`` and
+        ``weighted`` have a dictionary of metrics each. Of multi-label rows, so has ``samples``, and ``per_class`` is a
+        list of the changes of each ``class``, where ``p_adjusted`` is the p-value adjusted by Holm's method over the
+        classes.
     by, groups
         The column that groups pairs, and for each of its values, the largest group first: the value ``by``, the number
         ``n_rows`` of pairs with a loss, ``n_clusters``, and ``changes``, where ``p_adjusted`` is the p-value adjusted
         by Holm's method over the groups.
     agreement
-        Share of pairs with the same prediction.
+        Share of pairs with the same prediction; of multi-label rows, with the same set of predicted classes.
     mean_kl, infinite_kl
         Mean of KL(a || b) in nats over the pairs where it is finite, and the number of pairs where it is infinite
-        because b masks a class that a doesn't. A condition on the mean is true if there is an infinite one.
+        because b masks a class that a doesn't; of multi-label rows, the divergence is the sum over the classes. A
+        condition on the mean is true if there is an infinite one.
     moved_by, moved
         The rows with the largest change, the largest first, and the measure: ``loss``, the absolute change of the loss,
-        or ``kl`` if there are no labels. Row numbers count within a file. Infinite numbers are null in JSON.
+        or ``kl`` if there are no labels. Labels and predictions of multi-label rows are lists. Row
+        numbers count within a file. Infinite numbers are null in JSON.
 
     Examples
     --------
@@ -106,6 +114,7 @@ class Comparison(CommandResult):
     tokens_only_a: int | None = None
     tokens_only_b: int | None = None
     n_classes: int = 0
+    task: str = "multiclass"
     mean_loss_a: float | None = None
     mean_loss_b: float | None = None
     mean_loss_change: float | None = None
@@ -135,8 +144,8 @@ class Comparison(CommandResult):
     warnings: list[str] = field(default_factory=list)
     version: str = ""
 
-    def add_changes(self, sums: PairSums, level: float) -> None:
-        """Set the changes of metrics; before :meth:`count`."""
+    def add_changes(self, sums: PairSums, level: float, names: Sequence[str] | None) -> None:
+        """Set the changes of metrics; before :meth:`count`. ``names`` are those of the classes, or None."""
         everything, values = sums.all, sums.groups.values
         has_clusters, self.confidence_level, self.by = everything.has_clusters, level, sums.groups.by
         of_groups = [
@@ -147,6 +156,11 @@ class Comparison(CommandResult):
         of_groups.sort(key=lambda group: -group[1].n_pairs)
         adjust([changes for *_, changes in of_groups])
         self.changes = nested(changes_of(everything, level))
+        of_classes = [changes_of(one, level) for one in everything.of_classes]
+        adjust(of_classes)
+        if of_classes:
+            found = enumerate(of_classes)
+            self.changes["per_class"] = [{"class": at if names is None else names[at], **one} for at, one in found]
         self.groups = [
             {
                 "by": value,
@@ -246,6 +260,8 @@ class Comparison(CommandResult):
         if self.infinite_losses_a is None:
             no_loss = NO_LABELS
         no_classes = "labels are distributions, which have no class" if self.accuracy_a is None else ""
+        if self.task == "multilabel":
+            no_classes = "the rows are multi-label: see changes.subset_accuracy"
         infinite_a, infinite_b = (
             f"{side} has {quantity(count, 'infinite loss')}" if count else ""
             for side, count in (("a", self.infinite_losses_a), ("b", self.infinite_losses_b))
@@ -312,7 +328,8 @@ OWN_NAMES = tuple(
     if str(one.type).split(" |")[0] in {"int", "float"} and one.name not in OF_RUN
 )
 """The numeric attributes that are metrics."""
-CHANGE_NAMES = tuple(f"changes.{name}.{of}" for name in CHANGED for of in FIELDS if of != "p_adjusted")
+OF_CHANGES = tuple(dict.fromkeys((*CHANGED, *LABEL_CHANGED)))
+CHANGE_NAMES = tuple(f"changes.{name}.{of}" for name in OF_CHANGES for of in FIELDS if of != "p_adjusted")
 COMPARISON_NAMES = OWN_NAMES + CHANGE_NAMES
 """Names that a condition can use."""
 

@@ -41,8 +41,8 @@ class Side:
     targets: Array | None
     nll: Array | None
     hits: Array | None
-    maxima: Array
-    rests: Array
+    maxima: Array | None
+    rests: Array | None
     clusters: Array | None = None
     groups: Array | None = None
 
@@ -108,6 +108,8 @@ def _side(batch: RowBatch, first: int, row_groups: RowGroups | None) -> Side:
     rows, places = np.arange(len(batch.matrix)), None
     if isinstance(chunk, TokenChunk):
         rows, places = chunk.tokens.places()
+    # If classes are independent, there is no softmax.
+    maxima, rests = (one if len(one) else None for one in (scores.rows.maxima, scores.rows.rests))
     clusters, groups = (None, None) if row_groups is None else row_groups.of(batch)
     return Side(
         numbers=first + rows,
@@ -119,8 +121,8 @@ def _side(batch: RowBatch, first: int, row_groups: RowGroups | None) -> Side:
         targets=batch.labels.targets,
         nll=scores.nll,
         hits=scores.hits,
-        maxima=scores.rows.maxima,
-        rests=scores.rows.rests,
+        maxima=maxima,
+        rests=rests,
         clusters=clusters,
         groups=groups,
     )

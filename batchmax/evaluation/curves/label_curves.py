@@ -5,7 +5,7 @@ Rows are ordered by the logit of the class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_types, is_list, plain_type
 from batchmax.columns.job import Job
-from batchmax.evaluation.class_metrics import AREAS
+from batchmax.evaluation.class_metrics import AREAS, AVERAGES
 from batchmax.evaluation.curves.binned_curve import BinnedCurve, digits_of
 from batchmax.evaluation.curves.curves import MEMORY_SHARE, CurveMethod, chosen_method
 from batchmax.evaluation.curves.exact_curve import Areas, ExactCurve, Points
@@ -60,17 +60,17 @@ class LabelCurves:
     ) -> None:
         self.notes: list[str] = []
         self.method = chosen_method(job, method, self.notes, keeps_points=keeps_points)
-        self._job, self._is_weighted, self._keeps_points = job, is_weighted, keeps_points
-        self._dtype = _stored_dtype(job, schema)
-        memory = int(share * max(0, job.options.memory_limit - PROGRAM_BYTES))
-        self._memory = SharedMemory(memory // 2)
+        self._job, self._keeps_points = job, keeps_points
+        self._dtype = stored_dtype(job, schema)
         self._points: list[tuple[int, Points, Areas]] = []
         self._binned = [
             BinnedCurve(digits_of(job.n_classes)) for _ in range(job.n_classes if self.method == "binned" else 0)
         ]
-        self._rows: _StoredEntries | None = None
+        self._rows: LabelScores | None = None
         if self.method == "exact":
-            self._rows = _StoredEntries(self._dtype, job.n_classes, SharedMemory(memory // 2))
+            half = int(share * max(0, job.options.memory_limit - PROGRAM_BYTES)) // 2
+            memory = SharedMemory(half), SharedMemory(half)
+            self._rows = LabelScores(self._dtype, job.n_classes, *memory, is_weighted=is_weighted)
 
     def add(self, some: EntryMetrics) -> None:
         """Add the rows that have a loss.
@@ -84,7 +84,7 @@ class LabelCurves:
             return
         used = some.counted
         logits = np.ascontiguousarray((some.logits if used.all() else some.logits[used]).T, self._dtype)
-        labels = _labels(some, used, len(logits))
+        labels = label_matrix(some, used)
         weights = some.weights[used] if len(some.weights) else some.weights
         if self._rows is not None:
             self._rows.add(logits, labels, weights)
@@ -106,19 +106,16 @@ class LabelCurves:
         with use_threads(self._job.options):
             areas, together = list(self._areas()), self._together()
         self.close()
-        averages = {"macro": [1.0] * len(areas), "weighted": [one.positives for one in areas]}
         for name in AREAS:
             for one, metrics in zip(areas, result.per_class, strict=True):
                 metrics[name] = getattr(one, name)
                 if metrics[name] is None:
                     result.undefined.append({"metric": name, "class": metrics["class"]})
-            result.micro[name] = getattr(together, name)
-            _add_bounds(result, f"micro.{name}", [together], [1.0], name)
-            for average, weights in averages.items():
-                value = _mean([getattr(one, name) for one in areas], weights)
+            for average, value in average_areas(areas, together, name).items():
                 getattr(result, average)[name] = value
-                _add_bounds(result, f"{average}.{name}", areas, weights, name)
-        for average in ("macro", "micro", "weighted"):
+                some = [together] if average == "micro" else areas
+                _add_bounds(result, f"{average}.{name}", some, _weights(some, average), name)
+        for average in AVERAGES:
             lacking = [name for name in AREAS if getattr(result, average)[name] is None]
             result.undefined += [{"metric": f"{average}.{name}", "class": None} for name in lacking]
 
@@ -140,7 +137,7 @@ class LabelCurves:
         if self._rows is None:
             return
         for number in range(self._job.n_classes):
-            exact = self._sorted([number])
+            exact = self._rows.sorted([number])
             areas = exact.areas(None)
             if self._keeps_points:
                 self._points.append((number, exact.points(), areas))
@@ -151,37 +148,71 @@ class LabelCurves:
         """Return the areas of all classes together."""
         if self._rows is None:
             return BinnedCurve.joined(self._binned).areas(None)
-        exact = self._sorted(range(self._job.n_classes))
+        exact = self._rows.sorted(range(self._job.n_classes))
         areas = exact.areas(None)
         exact.close()
         return areas
 
-    def _sorted(self, numbers: range | list[int]) -> ExactCurve:
-        assert self._rows is not None  # noqa: S101 - the method is exact
-        exact = ExactCurve(self._dtype, self._memory, is_weighted=self._is_weighted)
-        for number in numbers:
-            for scores, labels, weights in self._rows.of_class(number):
-                exact.add(scores, labels.astype(np.int64), labels != MISSING, POSITIVE, weights)
-        exact.sort()
-        return exact
 
+class LabelScores:
+    """The logits and labels of all classes: those of a batch after those of the batch before, class by class.
 
-class _StoredEntries:
-    """The logits and labels of all classes: those of a batch after those of the batch before, class by class."""
+    Parameters
+    ----------
+    dtype
+        The type of the logits.
+    n_classes
+        The number of classes.
+    memory, memory_of_curve
+        The memory for logits and labels, and for those that are sorted at a time.
+    is_weighted
+        Whether rows have weights.
+    """
 
-    def __init__(self, dtype: np.dtype[Any], n_classes: int, memory: SharedMemory) -> None:
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        n_classes: int,
+        memory: SharedMemory,
+        memory_of_curve: SharedMemory,
+        *,
+        is_weighted: bool = False,
+    ) -> None:
         self._sizes: list[int] = []
-        self._n_classes = n_classes
+        self._dtype, self._n_classes = dtype, n_classes
+        self._memory_of_curve, self._is_weighted = memory_of_curve, is_weighted
         self._scores, self._labels = SpilledArray(dtype, memory), SpilledArray(np.uint8, memory)
         self._weights = SpilledArray(np.float64, memory)
 
     def add(self, scores: Array, labels: Array, weights: Array) -> None:
+        """Add rows: logits and labels, (K, n) each, the labels as of :func:`label_matrix`.
+
+        Raises
+        ------
+        OutputError
+            There is no space for a temporary file.
+        """
         self._sizes.append(scores.shape[1])
         self._scores.append(scores.reshape(-1))
         self._labels.append(labels.reshape(-1))
         self._weights.append(weights)
 
-    def of_class(self, at: int) -> Iterator[tuple[Array, Array, Array]]:
+    def sorted(self, numbers: Iterable[int]) -> ExactCurve:
+        """Return the curve of one class, or of several together, sorted; the caller closes it.
+
+        Raises
+        ------
+        OutputError
+            There is no space for a temporary file.
+        """
+        exact = ExactCurve(self._dtype, self._memory_of_curve, is_weighted=self._is_weighted)
+        for number in numbers:
+            for scores, labels, weights in self._of_class(number):
+                exact.add(scores, labels.astype(np.int64), labels != MISSING, POSITIVE, weights)
+        exact.sort()
+        return exact
+
+    def _of_class(self, at: int) -> Iterator[tuple[Array, Array, Array]]:
         """Yield the logits of a class, its labels, and the weights of each batch."""
         scores, labels, weights = self._scores.values(), self._labels.values(), self._weights.values()
         row = 0
@@ -192,27 +223,41 @@ class _StoredEntries:
             row += size
 
     def close(self) -> None:
+        """Free the memory and the files."""
         for one in (self._scores, self._labels, self._weights):
             one.close()
 
 
-def _labels(some: EntryMetrics, used: Array, n_classes: int) -> Array:
-    """Return whether each class of the used rows is a label, (K, n) uint8."""
+def label_matrix(some: EntryMetrics, used: Array) -> Array:
+    """Return whether each class of the used rows is a label, (K, n) uint8: NEGATIVE, POSITIVE or MISSING."""
     if len(some.labels):
-        is_label: Array = some.labels[used] == np.arange(n_classes)[:, np.newaxis]
+        is_label: Array = some.labels[used] == np.arange(some.logits.shape[1])[:, np.newaxis]
         return is_label.astype(np.uint8)
     targets = (some.targets if used.all() else some.targets[used]).T
     found: Array = np.where(np.isnan(targets), np.uint8(MISSING), (targets > 0).astype(np.uint8))
     return found
 
 
-def _stored_dtype(job: Job, schema: pa.Schema) -> np.dtype[Any]:
+def stored_dtype(job: Job, schema: pa.Schema) -> np.dtype[Any]:
     """Return float32 if the input has float32 logits, which are ordered as they are, otherwise float64."""
     types = column_types(schema)
     kinds = [plain_type(types[name]) if name in types else pa.float64() for name in job.logits.names]
     kinds = [plain_type(kind.value_type) if is_list(kind) else kind for kind in kinds]
     narrow = job.options.scale is None and all(pa.types.is_float32(kind) for kind in kinds)
     return np.dtype(np.float32 if narrow else np.float64)
+
+
+def average_areas(areas: list[Areas], together: Areas, name: str) -> dict[str, float | None]:
+    """Return the averages of an area: over the areas of classes, and ``micro`` that of all classes together."""
+    values = [getattr(one, name) for one in areas]
+    return {
+        average: getattr(together, name) if average == "micro" else _mean(values, _weights(areas, average))
+        for average in AVERAGES
+    }
+
+
+def _weights(areas: list[Areas], average: str) -> list[float]:
+    return [one.positives if average == "weighted" else 1.0 for one in areas]
 
 
 def _mean(values: list[float | None], weights: list[float]) -> float | None:
