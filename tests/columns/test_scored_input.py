@@ -218,7 +218,7 @@ def test_probabilities_of_sigmoid_are_refused(tmp_path):
 
 
 def test_logits_in_outputs_of_sigmoid_are_read_with_sigmoid(tmp_path):
-    """If an output of sigmoid has the logits, commands compute sigmoid; ``compare`` refuses it."""
+    """If an output of sigmoid has the logits, commands compute sigmoid."""
     path = str(tmp_path / "s.parquet")
     batchmax.score(SIGMOID, path, activation="sigmoid", columns="*")
     for given in ({}, {"logits": "logits"}):
@@ -227,8 +227,7 @@ def test_logits_in_outputs_of_sigmoid_are_read_with_sigmoid(tmp_path):
         assert again.mean_loss == pytest.approx(SIGMOID_LOSS)
     assert batchmax.calibrate(path, holdout=0).nll_before == pytest.approx(SIGMOID_LOSS)
     assert batchmax.worst_rows(path, 3)["loss"].to_pylist()[0] == pytest.approx(math.log1p(math.e**2) + math.log(2))
-    with pytest.raises(UsageError, match="multi-label rows can't be compared"):
-        batchmax.compare(path, path)
+    assert batchmax.compare(path, path).mean_loss_b == pytest.approx(SIGMOID_LOSS)
     plain = batchmax.evaluate(SIGMOID).mean_loss
     assert batchmax.evaluate(path, logits="logits", activation="softmax").mean_loss == pytest.approx(plain)
     first = write(tmp_path / "first.parquet", if_exists="overwrite", columns="*")

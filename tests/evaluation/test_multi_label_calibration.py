@@ -136,12 +136,10 @@ def test_worst_rows():
     assert numbers == [np.flatnonzero(y[first[0]] == 1).tolist()]
 
 
-def test_commands_that_need_one_class_per_row_refuse_others(tmp_path):
-    """``report`` and ``compare`` refuse multi-label rows, by their labels or the activation."""
+def test_report_refuses_multi_label_rows(tmp_path):
+    """``report`` refuses multi-label rows, by their labels or the activation."""
     rows, z, _ = _table()
     classes = pa.table({"logits": rows["logits"], "label": np.argmax(z, axis=1)})
     for given in ((rows, {}), (classes, {"activation": "sigmoid"})):
         with pytest.raises(UsageError, match=r"multi-label rows have no report; name a column with one class per row"):
             batchmax.report(given[0], str(tmp_path / "r.html"), **given[1])
-        with pytest.raises(UsageError, match=r"multi-label rows can't be compared"):
-            batchmax.compare(*given[:1] * 2, **given[1])
