@@ -185,3 +185,32 @@ def test_messages_about_b_name_the_options_of_b(run, tmp_path, monkeypatch):
     assert "--label-b" in told("text.parquet")
     for words in (["two.parquet"], ["probs.parquet", "-v"], ["unnamed.parquet"], ["text.parquet"]):
         assert not re.search(r"--(logits|input|label)(?![\w-])", told(*words)), words
+
+
+def test_multi_label_rows(run, tmp_path):
+    """Tables show the changes of multi-label metrics and of each label, the worst first, and sets of classes."""
+    random = np.random.default_rng(0)
+    z = 2 * random.normal(size=(300, 3))
+    y = random.random(z.shape) < 1 / (1 + np.exp(-z))
+    b = z.copy()
+    b[:, 1] = random.normal(size=300)
+    labels = [[name for name, has in zip(("cat", "dog", "car"), row, strict=True) if has] for row in y]
+    paths = [str(tmp_path / f"{name}.parquet") for name in "ab"]
+    pq.write_table(pa.table({"logits": list(z), "labels": labels, "site": ["x", "y"] * 150}), paths[0])
+    pq.write_table(pa.table({"logits": list(b)}), paths[1])
+    code, out, err = run(*paths, "--classes", "cat,dog,car", "--by", "site", "--worst", "2")
+    assert (code, err) == (0, "")
+    assert re.search(r"agreement +[0-9.]+ % of rows have the same predicted labels", out)
+    lines = [line.split() for line in out.splitlines()]
+    assert {"subset", "Hamming", "LRAP", "micro"} <= {words[0] for words in lines if words}
+    for heading in ("change of F1 by class, worst first", "change of AUROC by class, worst first"):
+        table = lines[out.splitlines().index(heading) + 3 :][:3]
+        assert (table[0][0], table[0][-1]) == ("dog", "worse")
+        assert {words[0] for words in table} == {"cat", "dog", "car"}
+    assert "change of macro AUROC by site" in out
+    moved = json.loads(run(*paths, "--classes", "cat,dog,car", "--worst", "1", "--json")[1])["moved"][0]
+    text = ", ".join(moved["label"]) or "none"
+    assert text in out[out.index("largest changes") :]
+    code, out, err = run(*paths, "--label", "none", "--activation", "sigmoid")
+    assert (code, err) == (0, "")
+    assert "none, because there are no labels" in out

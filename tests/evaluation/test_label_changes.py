@@ -275,7 +275,7 @@ def test_different_labels_are_refused():
     assert batchmax.compare(table(a, y), table(b, y)).n_judged == batchmax.evaluate(table(a, y)).n_rows - 1
     other = y.copy()
     other[3, 1], other[9, 0] = 1, NAN
-    with pytest.raises(DataError, match="2 of 49 rows have a different label in .*, first in row 3"):
+    with pytest.raises(DataError, match=r"2 of 49 rows have a different label in .*, first in row 3"):
         batchmax.compare(table(a, y), table(b, other))
 
 

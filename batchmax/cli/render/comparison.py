@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from batchmax.cli.render import summaries, tables
-from batchmax.cli.render.formatting import ABSENT, change_of, duration, number, shortened
+from batchmax.cli.render.formatting import ABSENT, NO_CLASS, change_of, duration, number, shortened
 from batchmax.cli.render.tables import Column
 from batchmax.evaluation.comparison.result import Comparison, change_in
 from batchmax.runtime.text import printable, quantity
@@ -23,6 +23,9 @@ SHOWN = {
     "brier": "Brier score",
     "ece": "ECE",
     "accuracy": "accuracy",
+    "subset_accuracy": "subset accuracy",
+    "hamming_loss": "Hamming loss",
+    "label_ranking_average_precision": "LRAP",
     "precision": "precision",
     "recall": "recall",
     "specificity": "specificity",
@@ -32,10 +35,17 @@ SHOWN = {
     "balanced_accuracy": "balanced accuracy",
     "mcc": "MCC",
     "macro.f1": "macro F1",
+    "micro.f1": "micro F1",
+    "macro.auroc": "macro AUROC",
+    "macro.average_precision": "macro AP",
 }
 """The metrics whose changes are printed; the JSON contains more."""
+OF_LABELS = ("micro.f1",)
+"""The metrics that equal accuracy if rows have one class."""
 SHOWN_OF_GROUPS = ("mean_loss", "accuracy", "f1", "auroc")
-LOWER_IS_BETTER = ("mean_loss",)
+SHOWN_OF_LABELS = ("mean_loss", "hamming_loss", "macro.f1", "macro.auroc")
+SHOWN_OF_CLASSES = ("f1", "auroc")
+LOWER_IS_BETTER = ("mean_loss", "hamming_loss")
 
 
 def show(result: Comparison) -> None:
@@ -47,13 +57,15 @@ def show(result: Comparison) -> None:
             ("rows", _rows(result)),
             *_losses(result),
             *_flips(result),
-            ("agreement", ABSENT if result.agreement is None else f"{100 * result.agreement:.6g} % of predictions"),
+            ("agreement", _agreement(result)),
             ("mean KL(A‖B)", _divergence(result)),
             ("time", duration(result.seconds)),
         ]
     )
     if result.changes:
         _show_changes(result)
+    if classes := result.changes.get("per_class"):
+        _show_classes(result, classes)
     if result.groups:
         _show_groups(result)
     if result.moved:
@@ -86,6 +98,13 @@ def _rows(result: Comparison) -> str:
     elif result.mean_loss_a is not None and result.n_judged < result.n_rows - result.bad_rows:
         parts.append(f"{number(result.n_judged)} with a label")
     return ", ".join(parts)
+
+
+def _agreement(result: Comparison) -> str:
+    if result.agreement is None:
+        return ABSENT
+    what = "of rows have the same predicted labels" if result.task == "multilabel" else "of predictions"
+    return f"{100 * result.agreement:.6g} % {what}"
 
 
 def _losses(result: Comparison) -> list[tuple[str, str]]:
@@ -126,7 +145,8 @@ def _signed(value: float | None) -> str:
 
 
 def _show_changes(result: Comparison) -> None:
-    found = [(text, change) for name, text in SHOWN.items() if (change := result.change(name)) is not None]
+    names = (name for name in SHOWN if result.task == "multilabel" or name not in OF_LABELS)
+    found = [(SHOWN[name], change) for name in names if (change := result.change(name)) is not None]
     level = f"{100 * (result.confidence_level or 0.0):g} %"
     tables.console().print_line(f"\nchanges, with {level} intervals", "bold")
     columns = [Column("metric", [text for text, _ in found], "left"), *_change_columns([one for _, one in found])]
@@ -139,21 +159,37 @@ def _show_groups(result: Comparison) -> None:
     """Print a table of the groups for each of some metrics, with a verdict."""
     groups = result.groups[:MOST_GROUPS]
     more = f", {MOST_GROUPS} largest groups of {len(result.groups):,}" if len(result.groups) > MOST_GROUPS else ""
-    alpha = 1.0 - (result.confidence_level or 0.0)
-    for name in SHOWN_OF_GROUPS:
+    values = [
+        Column("value", [printable(_cell(group["by"])) for group in groups], "left"),
+        Column("pairs", [number(group["n_rows"]) for group in groups]),
+    ]
+    for name in SHOWN_OF_LABELS if result.task == "multilabel" else SHOWN_OF_GROUPS:
         changes = [found for group in groups if (found := change_in(group["changes"], name)) is not None]
-        if len(changes) != len(groups) or all(one["change"] is None for one in changes):
-            continue
-        tables.console().print_line(f"\nchange of {SHOWN[name]} by {printable(str(result.by))}{more}", "bold")
-        verdicts = [_verdict(one, alpha, is_lower_better=name in LOWER_IS_BETTER) for one in changes]
-        columns = [
-            Column("value", [printable(_cell(group["by"])) for group in groups], "left"),
-            Column("pairs", [number(group["n_rows"]) for group in groups]),
-            *_change_columns(changes),
-            Column("adj. p", [_rounded(one["p_adjusted"], 2) for one in changes]),
-            Column("B is", verdicts, "left"),
-        ]
-        tables.console().print_columns(columns)
+        if len(changes) == len(groups):
+            _show_verdicts(result, name, f"by {printable(str(result.by))}{more}", values, changes)
+
+
+def _show_classes(result: Comparison, classes: Sequence[dict[str, Any]]) -> None:
+    """Print a table of the classes for each of some metrics, the worst changes first, with a verdict."""
+    for name in SHOWN_OF_CLASSES:
+        some = [one for one in classes if one.get(name, {}).get("change") is not None]
+        some = sorted(some, key=lambda one: one[name]["change"])[:MOST_GROUPS]
+        more = f", {MOST_GROUPS} worst changes of {len(classes):,}" if len(classes) > MOST_GROUPS else ", worst first"
+        names = Column("class", [printable(_cell(one["class"])) for one in some], "left")
+        _show_verdicts(result, name, f"by class{more}", [names], [one[name] for one in some])
+
+
+def _show_verdicts(
+    result: Comparison, name: str, by: str, columns: Sequence[Column], changes: Sequence[dict[str, Any]]
+) -> None:
+    """Print a table of changes of a metric, with these columns first."""
+    if all(one["change"] is None for one in changes):
+        return
+    alpha = 1.0 - (result.confidence_level or 0.0)
+    tables.console().print_line(f"\nchange of {SHOWN[name]} {by}", "bold")
+    verdicts = [_verdict(one, alpha, is_lower_better=name in LOWER_IS_BETTER) for one in changes]
+    adjusted = Column("adj. p", [_rounded(one["p_adjusted"], 2) for one in changes])
+    tables.console().print_columns([*columns, *_change_columns(changes), adjusted, Column("B is", verdicts, "left")])
 
 
 def _change_columns(changes: Sequence[dict[str, Any]]) -> list[Column]:
@@ -184,7 +220,7 @@ def _show_moved(result: Comparison) -> None:
     columns = []
     for name in _shown(result):
         values = [row[name] for row in result.moved]
-        is_text = any(isinstance(value, str) for value in values)
+        is_text = any(isinstance(value, str | list) for value in values)
         columns.append(Column(name.replace("_", " "), list(map(_cell, values)), "left" if is_text else "right"))
     console.print_columns(columns, overflow="fold")
 
@@ -202,6 +238,8 @@ def _shown(result: Comparison) -> list[str]:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return shortened(", ".join(map(str, value)) or NO_CLASS, LONGEST)
     if isinstance(value, int):
         return str(value)  # no separators: row numbers and indices are typed again
     return shortened(number(value), LONGEST)

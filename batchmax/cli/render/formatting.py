@@ -11,6 +11,8 @@ from batchmax.runtime import text
 
 ABSENT = "–"
 """Placeholder for a missing value."""
+NO_CLASS = "none"
+"""The classes of a row that has no label, or for which no class is predicted."""
 
 
 def number(value: float | str | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchmax.cli.render import tables
-from batchmax.cli.render.formatting import ABSENT, number, shortened
+from batchmax.cli.render.formatting import ABSENT, NO_CLASS, number, shortened
 from batchmax.cli.render.summaries import GAP
 from batchmax.cli.render.tables import Column
 from batchmax.columns.plain_values import PlainColumn, plain_columns
@@ -19,8 +19,6 @@ from batchmax.evaluation.worst_rows import figures_of
 from batchmax.runtime.text import printable
 
 HEADINGS = {"label": "label", "pred": "pred", "p_label": "p(label)", "p_pred": "p(pred)", "loss": "loss"}
-NO_CLASS = "none"
-"""A row that has no label, or for which no class is predicted."""
 
 LONGEST = 60
 """Most characters to show of a text."""
