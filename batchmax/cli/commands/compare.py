@@ -85,9 +85,9 @@ COMMON = (
 def command(a: str, b: str, fail_if: str | None, **given: Any) -> None:
     """Compare the predictions of two models on the same rows.
 
-    A and B are logits or scored files. Shows the changes of metrics (of each label too, if rows are
-    multi-label) with intervals and p-values, flipped predictions, the KL divergence, and the rows
-    that changed most. Labels of one file are used for both.
+    A and B are logits or scored files. Shows changes of metrics, also of each label, with
+    intervals and p-values; flipped predictions, KL divergence, and the rows that changed most.
+    If only one has labels, they are used for both.
     """
     from batchmax.cli.render import comparison as comparison_table
     from batchmax.evaluation.comparison import compare
