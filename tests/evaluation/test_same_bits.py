@@ -22,7 +22,10 @@ noise = random.normal(size=n)
 first, second = (
     pa.table({"logit": one, "label": labels, "c": np.arange(n) // 10}) for one in (z + labels, z + noise + labels)
 )
-sets = pa.table({"logits": random.normal(size=(n, 3)).tolist(), "label": (random.random((n, 3)) < 0.4).tolist()})
+sets, others = (
+    pa.table({"logits": random.normal(size=(n, 3)).tolist(), "label": one, "c": np.arange(n) // 10})
+    for one in [(random.random((n, 3)) < 0.4).tolist()] * 2
+)
 batchmax.score(first, "scored.parquet", columns="label")
 batchmax.score(first, "logs.parquet", columns="label", outputs="log_probs")
 
@@ -36,6 +39,8 @@ for number, rows in enumerate((first, sets, "scored.parquet", "logs.parquet")):
     print(open(f"points{number}.csv").read())
 show(batchmax.evaluate(first, curves="binned", max_fpr=0.2, cluster="c"))
 show(batchmax.compare(first, second, by="label", cluster="c"))
+show(batchmax.compare(sets, others))
+show(batchmax.compare(sets, others, cluster="c"))
 show(batchmax.decide(first, at="precision>=0.5", cluster="c"))
 show(batchmax.decide(sets, maximize="f1"))
 show(batchmax.calibrate(sets))

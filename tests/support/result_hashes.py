@@ -123,6 +123,7 @@ def column_results(z: NDArray[Any]) -> Iterator[tuple[str, Any]]:
     for name, found in (
         ("evaluate", batchmax.evaluate(pa.table(rows), on_bad_row="null")),
         ("compare", batchmax.compare(pa.table(finite), pa.table(other))),
+        ("compare sigmoid", batchmax.compare(pa.table(finite), pa.table(other), activation="sigmoid")),
     ):
         for figure, value in found.as_dict().items():
             if figure not in passing:

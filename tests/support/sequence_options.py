@@ -201,6 +201,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | {
         "--key": Same("--key id", "--key place"),
         "--labels-from": Same("--labels-from b"),
+        "--activation": Same("--activation softmax"),
         "--logits-b": Same("--logits-b other"),
         "--input-b": Same("--logits-b p --input-b probs"),
         "--label-b": Same("--label-b second --labels-from a"),
