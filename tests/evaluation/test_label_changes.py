@@ -157,6 +157,22 @@ def test_intervals_equal_a_brute_force_jackknife(of):
         assert values == pytest.approx(brute_force(a, b, y, units, metric), **near), name
 
 
+def test_missing_labels_count_in_no_area():
+    """Areas and their intervals are those of the entries that have a label."""
+    a, b, y, clusters, groups = models(400)
+    y[np.random.default_rng(4).random(y.shape) < 0.4] = NAN
+    found = batchmax.compare(*(table(z, y, clusters, groups) for z in (a, b)), cluster="patient")
+    for name, of in (("class.0.auroc", np.s_[:, 0]), ("micro.auroc", np.s_[:])):
+
+        def metric(labels, z, of=of):
+            known = ~np.isnan(labels[of])
+            return metrics.roc_auc_score(labels[of][known], z[of][known])
+
+        change = change_of(found.changes, name)
+        values = change["mde"] / 2.8, change["lower"], change["upper"], change["p_value"]
+        assert values == pytest.approx(brute_force(a, b, y, clusters, metric), rel=0.05, abs=5e-4), name
+
+
 def test_independent_pairs_have_a_t_test_of_losses_and_flips():
     """Mean loss is SciPy's paired t-test; subset accuracy, recall and specificity have Bonett and Price's interval."""
     a, b, y, *_ = models(700)
