@@ -14,6 +14,8 @@ from batchmax.scoring.tally import finite
 
 NOTE = "multi-label: the Brier score and calibration errors are over the classes of all rows"
 
+SOFT_TARGETS = "some targets are neither 0 nor 1, so there are no metrics of predicted labels"
+
 
 def add_label_metrics(result: Evaluation, counts: EntrySums, job: Job, n_with_one_label: int) -> None:
     """Add the metrics, except areas under curves; ``n_with_one_label`` is the number of rows with exactly one label."""
@@ -23,7 +25,7 @@ def add_label_metrics(result: Evaluation, counts: EntrySums, job: Job, n_with_on
     result.bins = counts.reliability()
     result.notes.append(NOTE)
     if not of_labels.has_labels:
-        result.warnings.append("some targets are neither 0 nor 1, so there are no metrics of predicted labels")
+        result.warnings.append(SOFT_TARGETS)
     elif job.label is not None and job.label.kind in LABEL_SETS and n_with_one_label == counts.n_counted > 0:
         result.warnings.append(ONE_LABEL)
 

@@ -301,11 +301,15 @@ def test_other_kinds_of_labels():
     labels = y.argmax(axis=1)
     classes = [pa.table({"logits": list(z), "label": labels}) for z in (a, b)]
     found = batchmax.compare(*classes, activation="sigmoid")
-    assert found.changes == batchmax.compare(*(table(z, np.eye(3)[labels]) for z in (a, b))).changes
+    one_hot = batchmax.compare(*(table(z, np.eye(3)[labels]) for z in (a, b)))
+    assert found.changes == one_hot.changes
+    assert (found.warnings, len(one_hot.warnings)) == ([], 1)
+    assert "every row has exactly one label" in one_hot.warnings[0]
     assert found.moved[0]["label"] == [labels[found.moved[0]["row"]]]
     soft = [pa.table({"logits": list(z), "label": list(0.8 * y + 0.1)}) for z in (a, b)]
     found = batchmax.compare(*soft, activation="sigmoid")
     assert list(found.changes) == ["mean_loss", "mean_label_loss", "brier", "ece"]
+    assert found.warnings == ["some targets are neither 0 nor 1, so there are no metrics of predicted labels"]
     for name, change in found.changes.items():
         check(change, *(getattr(batchmax.evaluate(rows, activation="sigmoid"), name) for rows in soft))
     unlabelled = [rows.drop_columns("label") for rows in classes]

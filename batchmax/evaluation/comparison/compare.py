@@ -116,8 +116,9 @@ def compare(
     -----
     Mean losses and Brier scores of independent rows are compared by a paired t-test. Accuracy, recall and specificity
     have the interval of Bonett and Price (2012), and the p-value of McNemar's test, which is exact for up to 10,000
-    flips. All other changes have intervals by the delete-a-group jackknife, with Student's t distribution. The KL
-    divergence is computed in float64 from the logits.
+    flips; of multi-label rows, so do subset accuracy, and recall and specificity of a class. All other changes,
+    including the Brier score of multi-label rows, have intervals by the delete-a-group jackknife, with Student's t
+    distribution. The KL divergence is computed in float64 from the logits.
 
     Examples
     --------

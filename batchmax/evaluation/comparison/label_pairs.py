@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 
 from batchmax.activations import LOSSES
 from batchmax.columns.job import Job
+from batchmax.columns.label_column import LABEL_SETS
 from batchmax.columns.result_arrays import classes_column
 from batchmax.evaluation.comparison.pair_metrics import MOVED, PairMetrics
 from batchmax.evaluation.comparison.pair_sums import PairSums
 from batchmax.evaluation.comparison.row_cursor import Side
+from batchmax.evaluation.label_result import SOFT_TARGETS
 from batchmax.evaluation.multi_label import entry_metrics
+from batchmax.jobs.stage import ONE_LABEL
 from batchmax.kernels.class_divergence import class_divergence_rows
 from batchmax.kernels.multi_label import multi_label_losses
+from batchmax.kernels.multi_label_metrics import SOFT
 
 Array = NDArray[Any]
 
@@ -36,6 +40,14 @@ class LabelPairMetrics(PairMetrics):
     def __init__(self, a: Job, b: Job, worst: int, changes: PairSums | None = None) -> None:
         super().__init__(a, b, worst, changes)
         self.has_classes = False
+        label = next((job.label for job in (a, b) if job.label is not None), None)
+        self._has_sets = label is not None and label.kind in LABEL_SETS
+        self._n_with_one_label, self._is_soft = 0, False
+
+    def warnings(self) -> list[str]:
+        """Return warnings about the labels."""
+        found = [SOFT_TARGETS] if self._is_soft else []
+        return [*found, ONE_LABEL] if self._has_sets and self._n_with_one_label == self.counted > 0 else found
 
     def _divergence(self, a: Side, b: Side) -> Array:
         kl = np.empty(len(a.status))
@@ -44,12 +56,15 @@ class LabelPairMetrics(PairMetrics):
 
     def _with_losses(self, a: Side, b: Side, counted: Array) -> tuple[Side, Side, Array, Array]:
         owner = b if a.nll is None else a
-        losses = [_losses(side.matrix, owner, beta) for side, beta in zip((a, b), self._betas, strict=True)]
+        counts = np.empty(len(counted), np.int64)
+        losses = [_losses(side.matrix, owner, beta, counts) for side, beta in zip((a, b), self._betas, strict=True)]
+        self._n_with_one_label += int(np.count_nonzero((counts == 1) & counted))
         if self._changes is not None:
             labels, none = (owner.labels, owner.targets), np.zeros(0)
             sides = zip((a, b), self._betas, losses, strict=True)
             of_a, of_b = (entry_metrics(side.matrix, *labels, beta, loss, none, counted) for side, beta, loss in sides)
             self._changes.add(of_a, of_b, (), a)
+            self._is_soft |= bool((of_a.figures[counted, SOFT] > 0).any())
         return a, b, losses[0][0], losses[1][0]
 
     def _same(self, a: Side, b: Side) -> Array:
@@ -66,12 +81,12 @@ class LabelPairMetrics(PairMetrics):
         return [None if one is None else classes_column(one) for one in sets]
 
 
-def _losses(logits: Array, owner: Side, beta: float) -> tuple[Array, Array]:
-    """Return the losses of rows, and of their classes, with these labels."""
+def _losses(logits: Array, owner: Side, beta: float, counts: Array) -> tuple[Array, Array]:
+    """Return the losses of rows, and of their classes, with these labels; fill counts with the numbers of labels."""
     n, k = logits.shape
     labels = np.empty(0, np.int64) if owner.labels is None else owner.labels
     targets = np.empty((0, k)) if owner.targets is None else owner.targets
     entries, losses, number = np.empty((n, k)), np.empty(n), LOSSES["binary_cross_entropy"].number
     ones = np.ones(k)
-    multi_label_losses(logits, labels, targets, beta, number, ones, ones, entries, losses, np.empty(n, np.int64))
+    multi_label_losses(logits, labels, targets, beta, number, ones, ones, entries, losses, counts)
     return losses, entries

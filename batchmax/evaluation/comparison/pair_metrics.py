@@ -96,6 +96,10 @@ class PairMetrics:
         """The rows with the largest change of loss, the largest first; without labels, of KL divergence."""
         return self._top.table
 
+    def warnings(self) -> list[str]:
+        """Return warnings about the labels."""
+        return []
+
     def add(self, a: Side, b: Side) -> None:
         """Add some pairs."""
         good = (a.status > LAST_BAD) & (b.status > LAST_BAD)

@@ -192,6 +192,7 @@ class Comparison(CommandResult):
         if compared > self.infinite_kl:
             total = float(pairs.divergence[0] + pairs.divergence[1])
             self.mean_kl = _finite(total / (compared - self.infinite_kl))
+        self.warnings += pairs.warnings()
         self.moved_by = "loss" if pairs.has_labels else "kl"
         if pairs.has_labels:
             self._count_losses(pairs)
