@@ -254,6 +254,21 @@ def test_pairs_by_key(order):
     assert (found.changes, found.groups, found.agreement) == (wanted.changes, wanted.groups, wanted.agreement)
 
 
+def test_bad_rows_and_no_rows():
+    """Changes are over the pairs without a bad row; without pairs, nothing is defined, and nothing fails."""
+    a, b, *rest = models(200)
+    kept = np.arange(200) != 4
+    wanted = batchmax.compare(*(table(z[kept], *(one[kept] for one in rest)) for z in (a, b)), by="hospital")
+    b[4, 1] = NAN
+    found = batchmax.compare(table(a, *rest), table(b, *rest), by="hospital", on_bad_row="null")
+    assert (found.bad_rows, found.mean_kl, found.agreement) == (1, wanted.mean_kl, wanted.agreement)
+    for name in LABEL_CHANGED:
+        assert [found.change(name)[of] for of in "ab"] == [wanted.change(name)[of] for of in "ab"]
+    none = table(a, *rest).slice(0, 0)
+    found = batchmax.compare(none, none, by="hospital", n_classes=3)
+    assert {value for name in LABEL_CHANGED for value in found.change(name).values()} == {None}
+
+
 def test_results_do_not_depend_on_threads_or_chunks():
     """Changes have the same bits with one thread, and with other batches."""
     a, b, *rest = models(2000)

@@ -168,23 +168,22 @@ def compare(
     with use_threads(options):
         for rows_of_a, rows_of_b in pairs:
             metrics.add(rows_of_a, rows_of_b)
-    if metrics.first_difference is not None:
-        raise _different_labels(metrics, sources, *metrics.first_difference)
-    result = Comparison(
-        files_a=[file.path for file in of_a.files],
-        files_b=[file.path for file in of_b.files],
-        unified_a=list(of_a.unified),
-        unified_b=list(of_b.unified),
-        key=key,
-        only_a=pairs.only_a,
-        only_b=pairs.only_b,
-        n_classes=of_a.job.n_classes,
-        task="multilabel" if has_sets else "binary" if of_a.job.n_classes == 2 else "multiclass",
-        bytes_read=(of_a.size or 0) + (of_b.size or 0),
-        version=__version__,
-    )
-    if changes is not None:
-        with use_threads(options):
+        if metrics.first_difference is not None:
+            raise _different_labels(metrics, sources, *metrics.first_difference)
+        result = Comparison(
+            files_a=[file.path for file in of_a.files],
+            files_b=[file.path for file in of_b.files],
+            unified_a=list(of_a.unified),
+            unified_b=list(of_b.unified),
+            key=key,
+            only_a=pairs.only_a,
+            only_b=pairs.only_b,
+            n_classes=of_a.job.n_classes,
+            task="multilabel" if has_sets else "binary" if of_a.job.n_classes == 2 else "multiclass",
+            bytes_read=(of_a.size or 0) + (of_b.size or 0),
+            version=__version__,
+        )
+        if changes is not None:
             result.add_changes(changes, confidence_level, of_a.job.classes or of_b.job.classes)
     result.count(metrics)
     if isinstance(pairs, TokenPairs) and pairs.sequences is not None:
