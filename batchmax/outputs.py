@@ -69,6 +69,9 @@ TOP_K_OUTPUTS = ("top_k_classes", "top_k_probs")
 TOP_K_OF_TOKENS = ("top_k_classes", "top_k_log_probs", "tail_mass")
 """The columns that ``--top-k`` adds to sequences. ``tail_mass`` is the total probability of all other classes."""
 
+DECISION_OUTPUTS = ("decision", "decisions", "decision_reason", "expected_cost")
+"""The columns that ``--decision`` may add."""
+
 PLURALS: dict[str, str] = {
     name: f"{name}s" for name, output in OUTPUTS.items() if output.kind not in {"matrix", "classes"}
 }

@@ -19,18 +19,19 @@ from batchmax.activations import ACTIVATIONS, LOSSES
 from batchmax.columns.carried_columns import carried_columns
 from batchmax.columns.class_names import check_classes, find_classes, weights_of_classes
 from batchmax.columns.find_logits import find_logits
-from batchmax.columns.label_column import LABEL_SETS, LabelColumn
+from batchmax.columns.job_options import check_groups, choose_outputs, pos_weight_of, with_activation, with_rule
+from batchmax.columns.label_column import LabelColumn
 from batchmax.columns.label_lists import FORMAT_ROWS, FORMAT_TEXTS, decide_format, with_kind
 from batchmax.columns.labels import find_label
 from batchmax.columns.logits_layout import INPUT_TEXTS, LogitsColumn, OutputLayout, one_logit
-from batchmax.columns.result_arrays import STATUS_TYPE, matrix_fields
+from batchmax.columns.result_arrays import REASON_TYPE, STATUS_TYPE, matrix_fields
 from batchmax.columns.scored_input import as_written
 from batchmax.columns.sequences import Nesting, find_sequences, row_fields
 from batchmax.errors import DataError, UsageError
+from batchmax.options.decision_file import AppliedRule, parse_rule
 from batchmax.options.gates import LABEL_FIGURES, SCORE_FIGURES, TOKEN_FIGURES, Gate
-from batchmax.options.input_options import ClassWeights
 from batchmax.options.score_options import ScoreOptions, binary_options
-from batchmax.outputs import CLASS_OUTPUTS, FLOAT_OUTPUTS, OUTPUTS, column_name, top_k_outputs
+from batchmax.outputs import CLASS_OUTPUTS, DECISION_OUTPUTS, FLOAT_OUTPUTS, OUTPUTS, column_name, top_k_outputs
 from batchmax.runtime.text import quantity
 
 
@@ -59,6 +60,7 @@ class Job:
     notes: tuple[str, ...]
     nesting: Nesting | None = None
     assumed: str = ""
+    rule: AppliedRule | None = None
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -93,20 +95,27 @@ class Job:
         top_k = (name + 16 + self.dtype.itemsize) * (self.options.top_k or 0) + name
         if "preds" in self.outputs:
             top_k += (name + 2) * self.n_classes
+        if self.rule is not None:
+            # Probabilities in float64 for the expected costs, or log-odds.
+            top_k += (name + 2 if self.rule.task == "multilabel" else 16) * self.n_classes + name + 10
         return matrices * self.n_classes * (self.logits.dtype.itemsize + written) + 8 * len(self.outputs) + top_k
 
     @property
     def columns_read(self) -> tuple[str, ...]:
         """The names of the columns that are read, dotted if nested."""
         names = [*self.logits.names, *self.label_columns, *self.carried.names]
-        if self.options.bytes is not None:
-            names.append(self.options.bytes)
+        names += [name for name in (self.options.bytes, self.group_column) if name is not None]
         return tuple(dict.fromkeys(names))
 
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The columns of labels, dotted if nested; none without labels."""
         return () if self.label is None else self.label.names
+
+    @property
+    def group_column(self) -> str | None:
+        """The column of the groups of a decision rule, or None."""
+        return None if self.rule is None else self.rule.by
 
     @property
     def is_undecided(self) -> bool:
@@ -139,14 +148,19 @@ class Job:
 
     @property
     def columns_computed_on(self) -> frozenset[str]:
-        """The columns of logits, labels and ``--bytes``, and the top-level columns that contain them."""
-        names = [*self.logits.names, *self.label_columns, self.options.bytes or ""]
+        """The columns of logits, labels, groups and ``--bytes``, and the top-level columns that contain them."""
+        names = [*self.logits.names, *self.label_columns, self.options.bytes or "", self.group_column or ""]
         return frozenset(part for name in names for part in (name, name.split(".")[0]))
 
     @property
     def top_k_outputs(self) -> tuple[str, ...]:
         """The columns that ``--top-k`` adds; none if it isn't given."""
         return top_k_outputs(self.options.top_k, nested=self.nesting is not None)
+
+    @property
+    def added_outputs(self) -> tuple[str, ...]:
+        """The columns that other options than ``--outputs`` add."""
+        return (*self.top_k_outputs, *(() if self.rule is None else self.rule.outputs))
 
     def list_field(self, name: str) -> pa.Field:
         """Return the list field that a row of sequences has for an output of its tokens."""
@@ -202,7 +216,7 @@ def plan_scoring(
         options = binary_options(options)
     label = find_label(schema, options, classes, n_classes, logits.suffixes, is_one_logit=logits.is_one_logit)
     if not logits.is_one_logit:
-        options = _with_activation(options, label, nesting)
+        options = with_activation(options, label, nesting)
     dtype = np.dtype(options.dtype or logits.dtype)
     if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
         # Logarithms of probabilities and scaled logits need more digits than the input has. Activations and losses
@@ -215,8 +229,13 @@ def plan_scoring(
             where="--calibration",
             remedy="use a calibration that was fitted to logits of this model",
         )
+    rule = None if options.rule is None else parse_rule(options.rule)
+    if rule is not None:
+        options = with_rule(options, rule, classes, logits.width(n_classes), nesting)
+        check_groups(rule, schema)
+        logits = logits if options.scale is None else replace(logits, dtype=np.dtype(np.float64))
     notes = [f"logits: {logits.why}, {quantity(n_classes, 'class')}", *([assumed] if assumed else [])]
-    outputs = _choose_outputs(options, label, nesting)
+    outputs = choose_outputs(options, label, nesting)
     if label is not None and label.kind == "distribution" and LOSSES[options.loss_name].needs_class:
         raise UsageError(
             f"{options.loss_name} needs class labels, and column {label.name!r} holds distributions",
@@ -249,12 +268,13 @@ def plan_scoring(
         dtype=dtype,
         loss_dtype=np.dtype(np.promote_types(dtype, np.float32)),
         class_weights=weights_of_classes(options.class_weights, classes, n_classes, "--class-weights"),
-        pos_weights=weights_of_classes(_pos_weight(options, logits, classes), classes, n_classes, "--pos-weight"),
+        pos_weights=weights_of_classes(pos_weight_of(options, logits, classes), classes, n_classes, "--pos-weight"),
         carried=carried_columns(whole, options, logits),
         computed=pa.schema([]),
         notes=tuple(notes),
         nesting=nesting,
         assumed=assumed,
+        rule=rule,
     )
     if not writes:
         return job
@@ -276,12 +296,18 @@ def computed_fields(name: str, job: Job) -> list[pa.Field]:
     if name in OUTPUTS and OUTPUTS[name].kind == "matrix":
         dtype = job.loss_dtype if name in FLOAT_OUTPUTS else job.dtype
         return matrix_fields(name, job.n_classes, job.layout, dtype, job.logits.suffixes, prefix)
-    return [pa.field(prefix + name, output_type(name, job.dtype, has_names=job.classes is not None))]
+    return [pa.field(prefix + name, output_type(name, job.dtype, job.rule, has_names=job.classes is not None))]
 
 
-def output_type(name: str, dtype: np.dtype[Any], *, has_names: bool) -> pa.DataType:
+def output_type(name: str, dtype: np.dtype[Any], rule: AppliedRule | None = None, *, has_names: bool) -> pa.DataType:
     """Return the type of an output that isn't a matrix; matrices have ``dtype``, and classes may have names."""
     number, label = pa.from_numpy_dtype(dtype), pa.string() if has_names else pa.int32()
+    if name in DECISION_OUTPUTS:
+        has_others = rule is not None and rule.other_decisions is not None
+        types = {"decision": pa.string() if has_others else label, "decisions": pa.list_(label)}
+        types["decision_reason"] = REASON_TYPE
+        types["expected_cost"] = pa.from_numpy_dtype(np.promote_types(dtype, np.float32))
+        return types[name]
     if name == "tail_mass":
         return number
     if name.startswith("top_k"):
@@ -298,7 +324,7 @@ def output_type(name: str, dtype: np.dtype[Any], *, has_names: bool) -> pa.DataT
 
 def _computed(job: Job) -> Iterator[pa.Field]:
     """Yield the fields of all outputs of rows."""
-    for name in (*job.outputs, *job.top_k_outputs):
+    for name in (*job.outputs, *job.added_outputs):
         yield from computed_fields(name, job) if job.nesting is None else [job.list_field(name)]
     if job.nesting is not None:
         for field in row_fields(job.outputs):
@@ -313,37 +339,6 @@ def _assumed(logits: LogitsColumn, *, is_written: bool) -> str:
     if is_written:
         return f"input: {names} {INPUT_TEXTS[logits.holds]}, which score wrote"
     return f"input: {names} {INPUT_TEXTS[logits.holds]}, by the name; if they are logits: --input logits"
-
-
-def _pos_weight(options: ScoreOptions, logits: LogitsColumn, classes: tuple[str, ...] | None) -> ClassWeights | None:
-    """Return the positive weight of each class; of rows of one logit, only that of the second class is given."""
-    given = options.pos_weight
-    if given is None or not logits.is_one_logit:
-        return given
-    first = "0" if classes is None else classes[0]
-    return {first: 1.0} | given if isinstance(given, dict) else (1.0, *given)
-
-
-def _with_activation(options: ScoreOptions, label: LabelColumn | None, nesting: Nesting | None) -> ScoreOptions:
-    """Return the options with sigmoid as the activation if the type of the labels determines it.
-
-    Raises
-    ------
-    UsageError
-        Sequences can't have such labels, or the options don't suit the activation.
-    """
-    if label is not None and label.kind in LABEL_SETS and nesting is not None:
-        raise UsageError(
-            f"{label.why}: tokens of sequences can't have several labels",
-            where="--label",
-            remedy="name a column with one label per token, or use no labels: --label none",
-        )
-    is_given = options.activation is not None
-    if is_given or label is None or label.kind not in LABEL_SETS:
-        # Options that suit only the labels of multi-label rows are checked again.
-        return options if is_given else replace(replace(options, activation="softmax"), activation=None)
-    label_format = "indices" if label.kind == "indices" else options.label_format
-    return replace(options, activation="sigmoid", label_format=label_format)
 
 
 def _needs_labels(condition: str, options: ScoreOptions, nesting: Nesting | None) -> bool:
@@ -373,26 +368,3 @@ def check_token_figures(gate: Gate, options: ScoreOptions, nesting: Nesting | No
         if name == "bits_per_byte" and options.bytes is None:
             remedy = "name the column of texts or of their sizes in bytes: --bytes NAME"
             raise gate.unknown(name, "the number of bytes is unknown", remedy)
-
-
-def _choose_outputs(options: ScoreOptions, label: LabelColumn | None, nesting: Nesting | None) -> tuple[str, ...]:
-    if options.outputs is None:
-        return ("probs", "loss") if label is not None else ("probs",)
-    for name in options.outputs:
-        if nesting is not None and OUTPUTS[name].of == "independent":
-            raise UsageError(f"tokens of sequences have no {name}", where="--outputs", remedy="leave it out")
-        if not OUTPUTS[name].needs_label:
-            continue
-        if label is None:
-            raise UsageError(
-                f"{name} needs labels, and no column is named label, labels or target",
-                where="--outputs",
-                remedy="name the label column: --label NAME",
-            )
-        if OUTPUTS[name].of != "independent" and name != "loss" and label.kind == "distribution":
-            raise UsageError(
-                f"{name} needs class labels, and column {label.name!r} holds distributions",
-                where="--outputs",
-                remedy=f"leave {name} out, or choose another label column: --label NAME",
-            )
-    return options.outputs

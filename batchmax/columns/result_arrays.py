@@ -19,6 +19,12 @@ from batchmax.outputs import singular
 from batchmax.runtime.buffers import Take
 from batchmax.statuses import STATUS_NAMES
 
+REASONS = ("decided", "abstained", "unknown_group", *STATUS_NAMES)
+"""The values of ``decision_reason``: the decision of a rule; bad rows have their status."""
+
+REASON_TYPE = pa.dictionary(pa.int8(), pa.string())
+"""The type of the ``decision_reason`` column."""
+
 STATUS_TYPE = pa.dictionary(pa.int8(), pa.string())
 """The type of the ``status`` column."""
 
@@ -111,9 +117,9 @@ def vector_column(values: NDArray[Any], missing: Missing = None) -> pa.Array:
     return _over(np.ascontiguousarray(values), missing)
 
 
-def status_column(codes: NDArray[np.uint8]) -> pa.DictionaryArray:
-    """Return row statuses, given as numbers, as a dictionary column of all status names."""
-    names = pa.array(STATUS_NAMES, pa.string())
+def status_column(codes: NDArray[np.uint8], texts: Sequence[str] = STATUS_NAMES) -> pa.DictionaryArray:
+    """Return row statuses, given as numbers, as a dictionary column of all status names, or of other texts."""
+    names = pa.array(texts, pa.string())
     return pa.DictionaryArray.from_arrays(_over(codes.view(np.int8), None), names)
 
 

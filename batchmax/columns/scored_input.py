@@ -15,9 +15,11 @@ import pyarrow as pa
 from batchmax.activations import ACTIVATIONS, Activation, ActivationName
 from batchmax.columns.arrow import column_types
 from batchmax.errors import UsageError
+from batchmax.options.decision_file import parse_rule
 from batchmax.options.input_options import InputKind, InputOptions
 from batchmax.options.score_options import ScoreOptions
 from batchmax.outputs import (
+    DECISION_OUTPUTS,
     OUTPUTS,
     PLURALS,
     SCALARS,
@@ -45,7 +47,7 @@ OPTIONS = {"prefix": str, "label_smoothing": float | int, "top_k": int | None, "
 KINDS: dict[str, InputKind] = {"log_probs": "log_probs", "probs": "probs"}
 """What columns with these names hold; the more precise kind comes first."""
 
-COMPUTED = frozenset({*OUTPUTS, *PLURALS.values(), *TOP_K_OUTPUTS, *TOP_K_OF_TOKENS})
+COMPUTED = frozenset({*OUTPUTS, *PLURALS.values(), *TOP_K_OUTPUTS, *TOP_K_OF_TOKENS, *DECISION_OUTPUTS})
 """Names of columns that ``score`` computes."""
 
 DEFAULT_PATTERN = "logit_*"
@@ -132,7 +134,11 @@ def written_by_score(schema: pa.Schema) -> ScoredInput | None:
             input=KINDS.get(options["input"], "logits"),
             label=metadata["label"],
             classes=None if classes is None else tuple(json_list(classes, str)),
-            outputs=(*outputs, *top_k_outputs(options["top_k"], nested="shift" in options)),
+            outputs=(
+                *outputs,
+                *top_k_outputs(options["top_k"], nested="shift" in options),
+                *(parse_rule(options["rule"]).outputs if "rule" in options else ()),
+            ),
             layout=metadata["layout"],
             prefix=options["prefix"],
             is_nested="shift" in options,
@@ -141,7 +147,7 @@ def written_by_score(schema: pa.Schema) -> ScoredInput | None:
             has_indices=metadata.get("label_kind") == "index",
             is_plain=is_plain and not is_weighted and not options["label_smoothing"],
         )
-    except (JsonError, TypeError):
+    except (JsonError, TypeError, UsageError):
         return None
 
 

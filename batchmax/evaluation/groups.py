@@ -16,9 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import plain_array, plain_type
+from batchmax.columns.row_values import check_by, json_value, number_values
 from batchmax.errors import DataError
 from batchmax.evaluation.metrics import NO_POSITIVE, RowMetrics, calibration_errors, group_metrics
-from batchmax.evaluation.row_values import check_by, json_value, number_values
 from batchmax.kernels.metric_sums import BINS, FIGURES, ROWS, tally_groups
 from batchmax.runtime.text import quantity
 from batchmax.scoring.sequence_totals import SequenceTotals

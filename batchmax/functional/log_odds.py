@@ -12,6 +12,8 @@ from batchmax.kernels.multi_label import sigmoid_rows
 
 Array = NDArray[Any]
 
+LARGEST = np.finfo(np.float64).max
+
 
 def probabilities(logits: Array) -> Array:
     """Return 1 / (1 + exp(-z)) of log-odds z, (n,) float64."""
@@ -20,9 +22,21 @@ def probabilities(logits: Array) -> Array:
     return found.reshape(-1)
 
 
+def difference(matrix: Array, positive: int, dtype: np.dtype[Any]) -> Array:
+    """Return the log-odds of one of two classes, (n,), from logits, (n, 2)."""
+    z, other = matrix[:, positive], matrix[:, 1 - positive]
+    with np.errstate(invalid="ignore", over="ignore"):
+        scores = np.subtract(z, other, dtype=dtype)
+    if matrix.dtype == np.float64 and np.isinf(scores).any():
+        # Differences that overflow are below those with an infinite logit.
+        is_over = np.isinf(scores) & np.isfinite(z) & np.isfinite(other)
+        scores[is_over] = np.copysign(LARGEST, scores[is_over])
+    return scores
+
+
 def log_odds_of_probabilities(probs: Array) -> Array:
-    """Return log(p / (1 - p)) of probabilities, (n,) float64."""
-    return _log(probs) - _log(1.0 - probs)
+    """Return log(p / (1 - p)) of probabilities, (n,) float64; the bits are those of their logarithms' log-odds."""
+    return log_odds_of_logarithms(_log(probs))[0]
 
 
 def log_odds_of_logarithms(logs: Array) -> tuple[Array, Array]:
@@ -31,7 +45,8 @@ def log_odds_of_logarithms(logs: Array) -> tuple[Array, Array]:
     probs, below = np.empty(len(logs)), np.empty(len(logs))
     exp_values(logs, probs)
     expm1_values(logs, below)
-    return logs - _log(-below), probs
+    # Rounded probabilities may exceed 1.
+    return logs - _log(np.maximum(-below, 0.0)), probs
 
 
 def _log(values: Array) -> Array:

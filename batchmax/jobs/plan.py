@@ -33,10 +33,10 @@ from batchmax.storage.json_fields import JsonError, json_object, parse_json
 OF_ONE_MACHINE = frozenset(
     {
         *("threads", "memory_limit", "if_exists", "durability", "shard", "engine", "fail_if"),
-        *("calibration", "storage_options"),
+        *("calibration", "decision", "storage_options"),
     }
 )
-"""Options that don't affect the bytes of a part. What a calibration file contains is in other options."""
+"""Options that don't affect the bytes of a part. What calibration and decision files contain is in other options."""
 
 
 @dataclass(frozen=True)

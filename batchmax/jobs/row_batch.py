@@ -12,6 +12,7 @@ from batchmax.columns.label_column import Labels
 from batchmax.columns.matrices import SparseVectorError
 from batchmax.errors import DataError
 from batchmax.runtime.buffers import Buffers
+from batchmax.scoring.decisions import decision_values
 from batchmax.scoring.score_rows import ScoredRows, read_rows, score_rows
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.token_chunks import TokenChunk
@@ -52,4 +53,8 @@ def score_chunk(chunk: Chunk, job: Job, buffers: Buffers, first_row: int = 0) ->
     except SparseVectorError as error:
         raise DataError(error.what, where=chunk.place(error.row), remedy=error.remedy) from error
     tokens = chunk.tokens if isinstance(chunk, TokenChunk) else None
-    return RowBatch(chunk, matrix, labels, score_rows(matrix, labels, known, job, buffers.take, first_row, tokens))
+    scores = score_rows(matrix, labels, known, job, buffers.take, first_row, tokens)
+    if job.rule is not None:
+        groups = None if job.rule.by is None else chunk.values(job.rule.by)
+        scores.values.update(decision_values(matrix, scores.status, groups, job, buffers.take))
+    return RowBatch(chunk, matrix, labels, scores)

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from batchmax.activations import ACTIVATIONS, ActivationName
 from batchmax.errors import UsageError
 from batchmax.options.calibration_file import read_calibration
+from batchmax.options.decision_file import parse_rule, read_rule
 from batchmax.options.gates import SCORE_FIGURES, Gate
 from batchmax.options.input_options import InputOptions, Options, ReadOptions, RunOptions, check_beta, option_types
 from batchmax.options.parsing import (
@@ -106,7 +107,7 @@ class ScoreOptions(ConvertOptions, InputOptions):
     """Options of a scoring job: those of :class:`InputOptions` and :class:`ConvertOptions`, and the ones below.
 
     The fields have the names of the command line's long options, except ``calibrated_classes``, ``scale`` and ``bias``,
-    which ``calibration`` sets.
+    which ``calibration`` sets, and ``rule``, which ``decision`` sets.
 
     Attributes
     ----------
@@ -117,6 +118,11 @@ class ScoreOptions(ConvertOptions, InputOptions):
         Random seed for ``sample``, from 0 to 2**64 - 1. Default: 0.
     top_k
         The number of most probable classes to add to each row, at least 1. None: none.
+    decision
+        A file written by ``decide``: the decision of each row is added, and why rows have none; with costs, the
+        expected cost too. The calibration that the rule was chosen with is applied to the logits. None: no rule.
+    rule
+        What the file contains, as JSON.
     layout
         How matrices are written: ``list``, ``fixed`` or ``wide``. None: as the logits are stored.
     dtype
@@ -142,6 +148,8 @@ class ScoreOptions(ConvertOptions, InputOptions):
     outputs: tuple[str, ...] | None = None
     seed: int = 0
     top_k: int | None = None
+    decision: str | None = None
+    rule: str | None = None
     layout: Layout | None = None
     dtype: FloatName | None = None
     prefix: str = ""
@@ -154,6 +162,8 @@ class ScoreOptions(ConvertOptions, InputOptions):
         super().__post_init__()
         check_at_least("--top-k", self.top_k, 1)
         check_at_least("--seed", self.seed, 0)
+        is_unread = self.decision is not None and self.rule is None
+        refuse_if(is_unread, "--decision", "the file isn't read", "make the options with batchmax.score_options")
         refuse_if(self.seed >= 2**64, "--seed", f"{self.seed} is larger than 2**64 - 1", "give a smaller number")
         if self.fail_if is not None:
             Gate(self.fail_if, SCORE_FIGURES)
@@ -208,7 +218,7 @@ def score_options(**given: Any) -> ScoreOptions:
     (('pred', 'loss'), 0.5)
     """
     options = _from_keywords(ScoreOptions, given)
-    if options.outputs == () and options.top_k is None:
+    if options.outputs == () and options.top_k is None and options.rule is None:
         raise UsageError("no output is selected", where="--outputs", remedy="try probs,loss")
     return options
 
@@ -273,6 +283,11 @@ def _from_keywords(kind: type[O], given: Mapping[str, Any]) -> O:
     values = {name: _plain(value) for name, value in given.items() if value is not None}
     if "beta" in known:
         _set_temperature(values, storage)
+    if "rule" in known and "decision" in values:
+        check_type("decision", values["decision"], str)
+        values["rule"] = read_rule(values["decision"], storage)
+        if parse_rule(values["rule"]).task == "multilabel":
+            values.setdefault("activation", "sigmoid")
     for name in values:
         if name not in known:
             names = sorted({*known, *(("temperature",) if "beta" in known else ())})

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args, get_type_hints
 
-INTERNAL = {"calibrated_activation", "calibrated_classes", "scale", "bias"}
-"""Options that ``calibration`` sets."""
+INTERNAL = {"calibrated_activation", "calibrated_classes", "scale", "bias", "rule"}
+"""Options that ``calibration`` and ``decision`` set."""
 
 Function = TypeVar("Function", bound=Callable[..., object])
 

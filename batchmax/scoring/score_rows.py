@@ -21,6 +21,7 @@ from batchmax.columns.labels import read_labels
 from batchmax.columns.logits_layout import OutputLayout
 from batchmax.columns.matrices import looks_like_probabilities, read_matrix
 from batchmax.columns.result_arrays import (
+    REASONS,
     classes_column,
     matrix_columns,
     null_nans,
@@ -36,11 +37,12 @@ from batchmax.kernels.moments import row_moments
 from batchmax.kernels.ranking import order_rows
 from batchmax.kernels.sampling import sample_rows
 from batchmax.kernels.top_k import tail_rows, top_k_rows
-from batchmax.outputs import CLASS_OUTPUTS, FLOAT_OUTPUTS, OUTPUTS
+from batchmax.outputs import CLASS_OUTPUTS, DECISION_OUTPUTS, FLOAT_OUTPUTS, OUTPUTS
 from batchmax.parquet.int96 import is_raw
 from batchmax.runtime.buffers import Take
 from batchmax.runtime.lazy_imports import ImportedWhenUsed
 from batchmax.scoring.activations import activate, correct_statuses, other_losses
+from batchmax.scoring.decisions import DECIDED
 from batchmax.scoring.multi_label import activate_classes, check_indices, class_losses, has_one_label
 from batchmax.statuses import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 
@@ -218,7 +220,10 @@ def computed_columns(
 ) -> list[tuple[pa.Field, pa.Array]]:
     """Return all or some computed columns, null where a row has no value."""
     columns = []
-    for name in (*job.outputs, *job.top_k_outputs) if names is None else names:
+    for name in (*job.outputs, *job.added_outputs) if names is None else names:
+        if name in DECISION_OUTPUTS:
+            columns.append(_decision_column(name, scores.values, job, take))
+            continue
         needs_label = name in OUTPUTS and OUTPUTS[name].needs_label
         lacking = scores.status <= (LAST_WITHOUT_LOSS if needs_label else LAST_WITHOUT_PROBS)
         columns += _wrap(name, scores.values[name], lacking if lacking.any() else None, job, take)
@@ -298,6 +303,21 @@ def _wrap(name: str, values: Array, missing: Array | None, job: Job, take: Take)
         name, values, layout, missing=missing, suffixes=job.logits.suffixes, prefix=prefix, take=take
     )
     return [(field, null_nans(array)) for field, array in columns] if name == "losses" else columns
+
+
+def _decision_column(name: str, values: dict[str, Array], job: Job, take: Take) -> tuple[pa.Field, pa.Array]:
+    (field,), array = computed_fields(name, job), values[name]
+    if name == "decision_reason":
+        return field, status_column(array, REASONS)
+    if name == "expected_cost":
+        missing = np.isnan(array)
+        return field, vector_column(_cast(array, job.loss_dtype, take), missing if missing.any() else None)
+    missing = values["decision_reason"] != DECIDED
+    some = missing if missing.any() else None
+    if name == "decisions":
+        return field, classes_column(array, job.classes, some)
+    names = None if job.rule is None else job.rule.other_decisions
+    return field, pred_column(array, names or job.classes, some)
 
 
 def _cast(values: Array, dtype: np.dtype[Any], take: Take) -> Array:

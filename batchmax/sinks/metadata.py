@@ -125,6 +125,8 @@ def _provenance(job: Job, files: Sequence[InputFile], command: str) -> dict[str,
         options |= {"activation": job.options.activation_name, "loss": job.options.loss_name}
     if job.options.label_format is not None:
         options["label_format"] = job.options.label_format
+    if job.rule is not None:
+        options["rule"] = job.options.rule
     if job.pos_weights is not None:
         options["pos_weight"] = job.pos_weights[-job.n_logits :].tolist()
     if job.options.scale is not None:

@@ -68,7 +68,7 @@ def _has_type(kind: pa.DataType, output: str, metadata: OutputMetadata) -> bool:
         return bool(kind == number)
     if output in OUTPUTS and OUTPUTS[output].kind == "matrix":
         return bool(IS_LIST[metadata.layout](kind) and kind.value_type == number)
-    expected = output_type(output, dtype, has_names=bool(metadata.options.classes))
+    expected = output_type(output, dtype, metadata.rule, has_names=bool(metadata.options.classes))
     if pa.types.is_list(expected):
         return bool(pa.types.is_list(kind) and kind.value_type == expected.value_type)
     return bool(plain_type(kind) == plain_type(expected))

@@ -12,6 +12,7 @@ import numpy as np
 
 from batchmax.columns.logits_layout import OutputLayout
 from batchmax.errors import DataError, UsageError
+from batchmax.options.decision_file import AppliedRule, parse_rule
 from batchmax.options.score_options import FloatName, ScoreOptions
 from batchmax.outputs import OUTPUTS, top_k_outputs
 from batchmax.sinks.metadata import OPTIONS_THAT_CHANGE_BYTES
@@ -40,7 +41,7 @@ COPIED_MEMBERS = ("classes", "n_classes", "outputs", "class_weights", "dtype")
 STORED_OPTIONS = tuple(name for name in OPTIONS_THAT_CHANGE_BYTES if name not in {"row_group_size", "compression"})
 """Names in ``options`` that every output has; how files are divided and compressed isn't checked."""
 
-OPTIONAL_OPTIONS = ("seed", "activation", "loss", "scale", "bias", "shift", "label_format", "pos_weight")
+OPTIONAL_OPTIONS = ("seed", "activation", "loss", "scale", "bias", "shift", "label_format", "pos_weight", "rule")
 """Names in ``options`` that only some outputs have."""
 
 
@@ -59,6 +60,8 @@ class OutputMetadata:
         earlier versions have no sample digest.
     nested
         Whether the rows are sequences.
+    rule
+        The decision rule that was applied, or None.
     """
 
     options: ScoreOptions
@@ -68,6 +71,7 @@ class OutputMetadata:
     dtype: FloatName
     inputs: list[dict[str, Any]]
     nested: bool = False
+    rule: AppliedRule | None = None
 
     @property
     def loss_dtype(self) -> np.dtype[Any]:
@@ -137,10 +141,16 @@ def _parsed(members: dict[str, Any]) -> OutputMetadata:
         if weights is not None and len(weights) != count:
             raise JsonError(f"{name} does not have one number per class")
     nested = "shift" in stored
+    rule = None if options.rule is None else parse_rule(options.rule)
     return OutputMetadata(
         options=options,
         n_classes=members["n_classes"],
-        outputs=(*members["outputs"], *top_k_outputs(options.top_k, nested=nested)),
+        outputs=(
+            *members["outputs"],
+            *top_k_outputs(options.top_k, nested=nested),
+            *(() if rule is None else rule.outputs),
+        ),
+        rule=rule,
         nested=nested,
         layout=layout,
         dtype=members["dtype"],

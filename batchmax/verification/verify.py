@@ -175,6 +175,8 @@ def verify(
     result.compared = {name: sorted(others) for name, others in checks.compared.items()}
     if output.metadata.nested and output.metadata.options.top_k:
         result.notes.append("the values of the --top-k columns are not checked for sequences")
+    if output.metadata.rule is not None:
+        result.notes.append("the values of the --decision columns are not checked")
     if recomputation is not None:
         progress.note(f"recomputing rows of {recomputation.n_files:,} input files")
         _recompute(output, recomputation, sample, seed, result)

@@ -98,6 +98,8 @@ def inputs(tmp_path_factory):
     assert main(words) == 0
     (folder / "costs.csv").write_text("true,0,1,2\n0,0,1,1\n1,1,0,1\n2,1,1,0\n")
     (folder / "weights.txt").write_text("1\n2\n0.5\n")
+    words = ["decide", str(folder / "r.parquet"), "-o", str(folder / "decision.json"), "-q"]
+    assert main([*words, "--costs", str(folder / "costs.csv")]) == 0
     return folder
 
 

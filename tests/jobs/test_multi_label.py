@@ -298,15 +298,8 @@ def test_show_and_inspect(tmp_path, capsys):
     assert "multi-label, K-hot" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        lambda src, _: batchmax.compare(src, src),
-        lambda src, folder: batchmax.report(src, folder / "r.html"),
-    ],
-)
-def test_commands_about_one_class_refuse_them(run, tmp_path):
-    """Commands that need one class per row say what to do."""
+def test_report_refuses_them(tmp_path):
+    """The message says what to do."""
     src = write(tmp_path / "a.parquet", rows(KHOT))
     with pytest.raises(UsageError, match=r"--label: multi-label rows .*one class per row.*batchmax evaluate"):
-        run(src, tmp_path)
+        batchmax.report(src, tmp_path / "r.html")

@@ -51,6 +51,7 @@ TEXTS = {
     ("score", "calibration"): ("calibration.json", ["LOGITS", "-o", "OUT", "--calibration", "{}"]),
     ("inspect", "classes"): ("classes.txt", ["LOGITS", "--classes", "{}"]),
     ("show", "classes"): ("classes.txt", ["LOGITS", "--row", "3", "--classes", "{}"]),
+    ("score", "decision"): ("decision.json", ["LOGITS", "-o", "OUT", "--decision", "{}"]),
     ("show", "calibration"): ("calibration.json", ["LOGITS", "--row", "3", "--calibration", "{}"]),
     ("evaluate", "classes"): ("classes.txt", ["LOGITS", "--classes", "{}"]),
     ("evaluate", "calibration"): ("calibration.json", ["LOGITS", "--calibration", "{}"]),
@@ -140,6 +141,7 @@ def data(tmp_path_factory):
     (folder / "weights.txt").write_text("1\n2\n3\n")
     batchmax.score(folder / "logits", folder / "scored.parquet")
     batchmax.score(folder / "logits", folder / "scored")
+    batchmax.decide(str(folder / "logits"), str(folder / "decision.json"), costs=str(folder / "costs.csv"))
     batchmax.calibrate(str(folder / "logits"), out=str(folder / "calibration.json"))
     return folder
 

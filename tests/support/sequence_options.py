@@ -72,6 +72,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
             "--outputs probs,log_probs,loss,pred,confidence,margin,entropy,logsumexp,rank,correct,el2n,status"
         ),
         "--top-k": Same("--top-k 2"),
+        "--decision": Refused("--decision {decision.json}", "decisions are made for single rows"),
         "--seed": Other("--outputs sample --seed 3"),
         "--class-weights": Same("--class-weights {weights.txt}"),
         "--pos-weight": Same("--activation sigmoid --pos-weight {weights.txt}"),

@@ -78,6 +78,13 @@ COMMON = (
     type=int,
     more="The columns are top_k_classes and top_k_probs; for sequences top_k_classes, top_k_log_probs and tail_mass.",
 )
+@option(
+    "--decision",
+    RESULTS,
+    "Also write the decisions of a rule that batchmax decide wrote.",
+    type=PATH,
+    more="The columns are decision (or decisions), decision_reason and, with costs, expected_cost.",
+)
 @shared.carried
 @shared.seed("Random seed for the output column sample.", RESULTS, default=None)
 @shared.layout("Layout of probs, log_probs and losses", default_text="as the logits")

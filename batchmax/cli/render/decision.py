@@ -53,7 +53,8 @@ def show_decision(result: Any, out: str) -> None:
     else:
         _show_metrics(result)
     click.echo()
-    show_pairs([("time", duration(result.seconds)), ("output", shell_word(out))])
+    apply = f"batchmax score INPUT -o scored.parquet --decision {shell_word(out)}"
+    show_pairs([("time", duration(result.seconds)), ("output", shell_word(out)), ("next", apply)])
 
 
 def _rule(result: Any) -> str:

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_types, type_text
 from batchmax.columns.class_columns import refuse_as_class
+from batchmax.columns.row_values import check_by
 from batchmax.errors import UsageError
 from batchmax.evaluation.cluster_keys import check_cluster
 from batchmax.evaluation.comparison.join_keys import check_key, comparable_type
 from batchmax.evaluation.comparison.options_of_b import for_b, named_for_b
 from batchmax.evaluation.comparison.row_pairing import name_of
 from batchmax.evaluation.row_stream import open_rows, read_if_stdin
-from batchmax.evaluation.row_values import check_by
 from batchmax.options.input_options import InputOptions
 from batchmax.runtime.text import quantity
 from batchmax.sources.memory_check import check_memory

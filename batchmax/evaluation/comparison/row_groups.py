@@ -8,8 +8,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.arrow import column_array
+from batchmax.columns.row_values import number_texts
 from batchmax.evaluation.cluster_keys import hash_values
-from batchmax.evaluation.row_values import number_texts
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.sources.token_chunks import TokenChunk
 

@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
 from batchmax.columns.matrices import read_matrix
-from batchmax.functional.log_odds import log_odds_of_logarithms, log_odds_of_probabilities, probabilities
+from batchmax.functional.log_odds import (
+    difference,
+    log_odds_of_logarithms,
+    log_odds_of_probabilities,
+    probabilities,
+)
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.kernels.curves import log_odds
+from batchmax.scoring.decisions import are_stored
 
 Array = NDArray[Any]
-
-LARGEST = np.finfo(np.float64).max
 
 
 class ClassScores:
@@ -50,9 +54,7 @@ class ClassScores:
     def __init__(self, job: Job, positive: int | None) -> None:
         options = job.options
         self._job, self._positive = job, positive
-        is_stored = (
-            options.input != "logits" and options.scale is None and (positive is not None or options.beta == 1.0)
-        )
+        is_stored = are_stored(job, positive)
         self.holds = options.input if is_stored else "logits"
         # The file has only the probability of the other class, which 1 - p would round: the score is its negative.
         self._is_reversed = is_stored and positive == 0 and job.logits.is_one_logit
@@ -71,7 +73,7 @@ class ClassScores:
             if self.holds != "logits":
                 scores = self._stored_of_positive(batch, self._positive)
             else:
-                scores = self._difference(batch.matrix, self._positive)
+                scores = difference(batch.matrix, self._positive, self.dtype)
             return scores[np.newaxis]
         matrix = batch.matrix if self.holds == "logits" else self._stored(batch)
         matrix = np.ascontiguousarray(matrix if counted.all() else matrix[counted], np.float64)
@@ -124,13 +126,3 @@ class ClassScores:
         if self._is_reversed:
             return -stored[:, -1].astype(np.float64)
         return np.ascontiguousarray(stored[:, positive], np.float64)
-
-    def _difference(self, matrix: Array, positive: int) -> Array:
-        z, other = matrix[:, positive], matrix[:, 1 - positive]
-        with np.errstate(invalid="ignore", over="ignore"):
-            scores = np.subtract(z, other, dtype=self.dtype)
-        if matrix.dtype == np.float64 and np.isinf(scores).any():
-            # Differences that overflow are below those with an infinite logit.
-            is_over = np.isinf(scores) & np.isfinite(z) & np.isfinite(other)
-            scores[is_over] = np.copysign(LARGEST, scores[is_over])
-        return scores

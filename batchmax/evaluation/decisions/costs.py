@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from batchmax.errors import UsageError
 from batchmax.evaluation.decisions.score_counts import LARGEST, ScoreCounts
+from batchmax.options.decision_file import ABSTAIN
+from batchmax.scoring.decisions import expected_costs
 from batchmax.storage.text_input import read_text
 
 Array = NDArray[Any]
 
-ABSTAIN = "abstain"
 OPTION = "--costs"
 
 
@@ -45,14 +46,8 @@ class Costs:
         return np.asarray(self.matrix[:, self.decisions.index(decision)])
 
     def expected(self, probs: Array) -> Array:
-        """Return the expected cost of each decision, (n, n_decisions), from probabilities, (n, n_classes).
-
-        Classes are added in their order, so that the result has the same bits on every machine.
-        """
-        total = np.zeros((len(probs), len(self.decisions)))
-        for at, costs in enumerate(self.matrix):
-            total += probs[:, at : at + 1] * costs
-        return total
+        """Return the expected cost of each decision, (n, n_decisions), from probabilities, (n, n_classes)."""
+        return expected_costs(probs, self.matrix)
 
 
 def read_costs(path: str | os.PathLike[str], classes: Sequence[str], storage: Sequence[str] = ()) -> Costs:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from batchmax.errors import BatchmaxError, DataError, UsageError
 from batchmax.evaluation.class_metrics import ratio
 from batchmax.evaluation.decisions.choice import NOTHING, Chooser
-from batchmax.evaluation.decisions.costs import ABSTAIN, Costs, binary_costs
+from batchmax.evaluation.decisions.costs import Costs, binary_costs
 from batchmax.evaluation.decisions.decision_rows import DecisionInput, DecisionRows, in_groups
 from batchmax.evaluation.decisions.result import NOT_IN_FILE, DecisionRule
 from batchmax.evaluation.decisions.rules import (
@@ -28,6 +28,7 @@ from batchmax.evaluation.decisions.rules import (
 from batchmax.evaluation.decisions.score_counts import listed
 from batchmax.evaluation.interval_sums import FEW_CLUSTERS
 from batchmax.evaluation.intervals import FEWEST_GROUPS
+from batchmax.options.decision_file import ABSTAIN
 from batchmax.options.input_options import InputOptions
 from batchmax.options.score_options import resolve_options
 from batchmax.runtime.progress import Progress
@@ -154,7 +155,9 @@ def decide(
         classes=None if job.classes is None else list(job.classes),
         positive=None if data.positive is None else data.class_names[data.positive],
         activation=model.activation_name,
+        input=model.input or "logits",
         temperature=1.0 / model.beta,
+        beta=model.beta,
         scale=None if model.scale is None else list(model.scale),
         bias=None if model.bias is None else list(model.bias),
         **members,
@@ -334,6 +337,10 @@ def _check_task(data: DecisionInput, maximize: str | None, constraint: Constrain
     if data.task == "multiclass" and maximize is not None:
         what = f"there are {quantity(n, 'class')}, and a threshold that maximizes {maximize} needs a positive one"
         raise UsageError(what, where="--maximize", remedy="use --at 'accuracy>=0.98' or --costs")
+    model = data.job.options
+    if model.input != "logits" and (model.beta, model.scale) != (1.0, None):
+        what = "a calibration or temperature would change the probabilities of the rows"
+        raise UsageError(what, where="--input", remedy="leave it out, or give rows of logits")
     if data.job.nesting is not None:
         what = "rows are sequences, and decisions are made for single rows"
         raise UsageError(what, where="--logits", remedy="name a column with one list of logits per row")

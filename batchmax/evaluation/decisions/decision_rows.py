@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
 from batchmax.columns.arrow import column_types
+from batchmax.columns.row_values import check_by, number_texts
 from batchmax.errors import DataError, UsageError
 from batchmax.evaluation.calibration_rows import is_held_out
 from batchmax.evaluation.cluster_keys import hash_values
 from batchmax.evaluation.curves.class_scores import ClassScores
-from batchmax.evaluation.decisions.costs import ABSTAIN, Costs, read_costs
+from batchmax.evaluation.decisions.costs import Costs, read_costs
 from batchmax.evaluation.labeled_input import LabeledInput
 from batchmax.evaluation.metrics import positive_class
 from batchmax.evaluation.row_stream import refuse_bytes, row_batches
-from batchmax.evaluation.row_values import check_by, number_texts
 from batchmax.functional.log_odds import probabilities
 from batchmax.functional.losses import softmax_rows
 from batchmax.jobs.pipeline import report_source
 from batchmax.jobs.row_batch import RowBatch
 from batchmax.jobs.threads import use_threads
+from batchmax.options.decision_file import ABSTAIN
 from batchmax.options.input_options import InputOptions
 from batchmax.runtime.progress import Progress
 from batchmax.runtime.text import quantity

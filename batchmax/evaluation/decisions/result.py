@@ -23,8 +23,10 @@ class DecisionRule(CommandResult):
         What the rule was chosen for: a metric, a constraint such as ``precision>=0.95``, or ``costs``.
     n_classes, classes, positive
         The number of logits of a row, the names of the classes, and the positive class of two.
-    activation, temperature, scale, bias
-        How probabilities are computed, with the calibration that was applied.
+    input
+        What the rule was chosen on: ``logits``, ``probs`` or ``log_probs``.
+    activation, temperature, beta, scale, bias
+        How probabilities are computed, with the calibration that was applied; ``beta`` is 1 / ``temperature``.
     threshold, logit
         A row is positive if its probability is at least ``threshold``, which is the same as log-odds of at least
         ``logit``; None if no row is. With more than two classes: a row is decided if the log-odds of the predicted
@@ -66,8 +68,10 @@ class DecisionRule(CommandResult):
     n_classes: int = 0
     classes: list[str] | None = None
     positive: str | None = None
+    input: str = "logits"
     activation: str = "softmax"
     temperature: float = 1.0
+    beta: float = 1.0
     scale: list[float] | None = None
     bias: list[float] | None = None
     threshold: float | None = None

@@ -15,7 +15,7 @@ from batchmax.errors import UsageError
 Array = NDArray[Any]
 
 
-def check_by(name: str, kind: pa.DataType, *, allows_bytes: bool = True) -> None:
+def check_by(name: str, kind: pa.DataType, where: str = "--by", *, allows_bytes: bool = True) -> None:
     """Check that a column of a type can group rows.
 
     Raises
@@ -26,7 +26,7 @@ def check_by(name: str, kind: pa.DataType, *, allows_bytes: bool = True) -> None
     plain = plain_type(kind)
     is_excluded = is_binary(plain) and not allows_bytes
     if pa.types.is_nested(plain) or pa.types.is_interval(plain) or is_excluded:
-        raise UsageError(f"column {name!r} has type {kind}", where="--by", remedy="name a column of single values")
+        raise UsageError(f"column {name!r} has type {kind}", where=where, remedy="name a column of single values")
 
 
 def number_values(column: pa.Array, numbers: dict[Any, int], keys: Callable[[pa.Array], list[Any]]) -> Array:
