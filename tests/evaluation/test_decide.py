@@ -282,7 +282,8 @@ def test_the_file_has_the_members_in_order(tmp_path):
     rule = batchmax.decide(drawn(), out, maximize="f1", temperature=2.0)
     members = json.loads(out.read_text())
     assert list(members) == [
-        *("task", "rule", "n_classes", "classes", "positive", "activation", "temperature", "scale", "bias"),
+        *("task", "rule", "n_classes", "classes", "positive", "input", "activation"),
+        *("temperature", "beta", "scale", "bias"),
         *("threshold", "logit", "logit_low", "logit_high", "thresholds", "costs", "by", "groups", "constraint"),
         *("fitted", "held_out", "optimism", "holdout", "seed", "n_rows", "files", "version"),
     ]

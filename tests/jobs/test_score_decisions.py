@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 
 import numpy as np
@@ -179,7 +179,7 @@ def test_decisions_of_labels(beta, tmp_path):
 VALUES = {
     "text": ["north", None, "south"],
     "number": [0.5, float("nan"), None],
-    "day": [datetime.date(2026, 1, 1), datetime.date(2026, 1, 2), None],
+    "day": [dt.date(2026, 1, 1), dt.date(2026, 1, 2), None],
     "bool": [True, False, None],
 }
 
@@ -246,8 +246,8 @@ def changed(**members):
 
 
 ERRORS = {
-    "no file": (lambda text: None, {}, "there is no file"),
-    "no rule": (lambda text: {"a": 1}, {}, "is not a decision file"),
+    "no file": (lambda _: None, {}, "there is no file"),
+    "no rule": (lambda _: {"a": 1}, {}, "is not a decision file"),
     "another task": (changed(task="regression"), {}, "task is not binary"),
     "no number": (changed(logit="0.5"), {}, "is not a decision file"),
     "more classes": (changed(task="multiclass", n_classes=3, positive=None), {}, "the rule is for 3 classes"),
@@ -289,7 +289,7 @@ def test_options_without_a_rule():
         batchmax.ScoreOptions(decision="decision.json")
 
 
-def test_a_temperature_is_refused_for_probabilities(tmp_path):
+def test_a_temperature_is_refused_for_probabilities():
     """It would change them after the rule was chosen."""
     z, labels = drawn()
     table = pa.table(stored(z) | {"label": labels})

@@ -94,6 +94,7 @@ def test_signatures_name_the_options(name):
     kind = typing.get_type_hints(found).get("options", batchmax.ScoreOptions)
     fields = inspect.signature(next(iter(typing.get_args(kind)), kind)).parameters
     assert shown.keys() - {"temperature"} == {*own, *fields} - {
+        "rule",
         "calibrated_activation",
         "calibrated_classes",
         "scale",
