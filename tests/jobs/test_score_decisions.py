@@ -50,7 +50,7 @@ COLUMNS = {
     "one float64 logit": (lambda z: one_logit(z, np.float64), {}),
     "two logits": (two_logits, {}),
     "temperature": (two_logits, {"temperature": 1.7}),
-    "beta": (one_logit, {"beta": 1.9300000000000002}),
+    "beta": (one_logit, {"beta": 1.526}),
     "first class": (two_logits, {"positive": "0"}),
     "first class of one logit": (one_logit, {"positive": "0"}),
     "probabilities": (stored, {"input": "probs"}),
