@@ -11,9 +11,9 @@ from batchmax.cli.results import show_progress, show_result
 
 EXAMPLE = """\
 batchmax decide validation.parquet --maximize f1 -o decision.json
-batchmax decide validation.parquet --at 'precision>=0.95' -o decision.json
 batchmax decide validation.parquet --at 'alert_rate<=0.01' -o decision.json
 batchmax decide validation.parquet --costs costs.csv -o decision.json
+batchmax score logits.parquet -o scored.parquet --decision decision.json
 """
 
 COMMON = (
