@@ -217,6 +217,10 @@ def plan_scoring(
     label = find_label(schema, options, classes, n_classes, logits.suffixes, is_one_logit=logits.is_one_logit)
     if not logits.is_one_logit:
         options = with_activation(options, label, nesting)
+    rule = None if options.rule is None else parse_rule(options.rule)
+    if rule is not None:
+        options = with_rule(options, rule, classes, logits.width(n_classes), nesting)
+        check_groups(rule, schema)
     dtype = np.dtype(options.dtype or logits.dtype)
     if options.dtype == "float64" or options.input == "probs" or options.scale is not None or not options.is_usual:
         # Logarithms of probabilities and scaled logits need more digits than the input has. Activations and losses
@@ -229,11 +233,6 @@ def plan_scoring(
             where="--calibration",
             remedy="use a calibration that was fitted to logits of this model",
         )
-    rule = None if options.rule is None else parse_rule(options.rule)
-    if rule is not None:
-        options = with_rule(options, rule, classes, logits.width(n_classes), nesting)
-        check_groups(rule, schema)
-        logits = logits if options.scale is None else replace(logits, dtype=np.dtype(np.float64))
     notes = [f"logits: {logits.why}, {quantity(n_classes, 'class')}", *([assumed] if assumed else [])]
     outputs = choose_outputs(options, label, nesting)
     if label is not None and label.kind == "distribution" and LOSSES[options.loss_name].needs_class:
@@ -302,18 +301,21 @@ def computed_fields(name: str, job: Job) -> list[pa.Field]:
 def output_type(name: str, dtype: np.dtype[Any], rule: AppliedRule | None = None, *, has_names: bool) -> pa.DataType:
     """Return the type of an output that isn't a matrix; matrices have ``dtype``, and classes may have names."""
     number, label = pa.from_numpy_dtype(dtype), pa.string() if has_names else pa.int32()
+    at_least_float32 = pa.from_numpy_dtype(np.promote_types(dtype, np.float32))
     if name in DECISION_OUTPUTS:
         has_others = rule is not None and rule.other_decisions is not None
-        types = {"decision": pa.string() if has_others else label, "decisions": pa.list_(label)}
-        types["decision_reason"] = REASON_TYPE
-        types["expected_cost"] = pa.from_numpy_dtype(np.promote_types(dtype, np.float32))
-        return types[name]
+        return {
+            "decision": pa.string() if has_others else label,
+            "decisions": pa.list_(label),
+            "decision_reason": REASON_TYPE,
+            "expected_cost": at_least_float32,
+        }[name]
     if name == "tail_mass":
         return number
     if name.startswith("top_k"):
         return pa.list_(label if name == "top_k_classes" else number)
     types = {
-        "float": pa.from_numpy_dtype(np.promote_types(dtype, np.float32)),
+        "float": at_least_float32,
         "int32": label if name in CLASS_OUTPUTS else pa.int32(),
         "bool": pa.bool_(),
         "classes": pa.list_(label),

@@ -104,9 +104,8 @@ def with_rule(
     if rule.scale is not None and len(rule.scale) != n_logits:
         what = f"the calibration of the rule is for {quantity(len(rule.scale), 'logit')} per row, not for {n_logits:,}"
         raise UsageError(what, where=where, remedy=remedy)
-    activation = "sigmoid" if rule.task == "multilabel" else "softmax"
-    if options.activation_name != activation:
-        what = f"the rule is for activation {activation}, not for {options.activation_name}"
+    if options.activation_name != rule.activation:
+        what = f"the rule is for activation {rule.activation}, not for {options.activation_name}"
         raise UsageError(what, where=where, remedy=remedy)
     given = options.beta, options.scale, options.bias
     if options.input != "logits":

@@ -22,6 +22,9 @@ from batchmax.statuses import STATUS_NAMES
 REASONS = ("decided", "abstained", "unknown_group", *STATUS_NAMES)
 """The values of ``decision_reason``: the decision of a rule; bad rows have their status."""
 
+DECIDED, ABSTAINED, UNKNOWN_GROUP = map(REASONS.index, ("decided", "abstained", "unknown_group"))
+FIRST_STATUS = len(REASONS) - len(STATUS_NAMES)
+
 REASON_TYPE = pa.dictionary(pa.int8(), pa.string())
 """The type of the ``decision_reason`` column."""
 

@@ -12,7 +12,6 @@ from batchmax.columns.label_column import Labels
 from batchmax.columns.matrices import SparseVectorError
 from batchmax.errors import DataError
 from batchmax.runtime.buffers import Buffers
-from batchmax.scoring.decisions import decision_values
 from batchmax.scoring.score_rows import ScoredRows, read_rows, score_rows
 from batchmax.sources.chunks import Chunk
 from batchmax.sources.token_chunks import TokenChunk
@@ -55,6 +54,8 @@ def score_chunk(chunk: Chunk, job: Job, buffers: Buffers, first_row: int = 0) ->
     tokens = chunk.tokens if isinstance(chunk, TokenChunk) else None
     scores = score_rows(matrix, labels, known, job, buffers.take, first_row, tokens)
     if job.rule is not None:
+        from batchmax.scoring.decisions import decision_values  # noqa: PLC0415 - few jobs have a rule
+
         groups = None if job.rule.by is None else chunk.values(job.rule.by)
         scores.values.update(decision_values(matrix, scores.status, groups, job, buffers.take))
     return RowBatch(chunk, matrix, labels, scores)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from batchmax.activations import WITH_CALIBRATION
-from batchmax.errors import UsageError
+from batchmax.options.parsing import read_json
 from batchmax.runtime.installation import missing_package
 from batchmax.runtime.lazy_imports import allow_imports
-from batchmax.storage.json_fields import JsonError, json_object, parse_json
-from batchmax.storage.text_input import read_text
+from batchmax.storage.json_fields import JsonError, is_number, json_object
 
 SMALLEST_T, LARGEST_T = 1e-3, 1e3
 """Bounds of the fitted temperature."""
@@ -37,19 +35,8 @@ def read_calibration(path: str | os.PathLike[str], storage: Sequence[str] = ()) 
     UsageError
         The file doesn't exist, is damaged, or isn't a calibration file.
     """
-    name, where = os.fspath(path), "--calibration"
     remedy = "create it: batchmax calibrate INPUT -o FILE"
-    text = read_text(path, where, storage)
-    if text is None:
-        raise UsageError(f"there is no file {name}", where=where, remedy=remedy)
-    try:
-        members = parse_json(text)
-        if isinstance(members, dict):
-            members.setdefault("activation", None)  # which files of earlier versions don't have
-        return _options(json_object(members, MEMBERS))
-    except JsonError as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{name} is not a calibration file: {reason}", where=where, remedy=remedy) from error
+    return read_json(path, "--calibration", storage, _parsed, kind="a calibration file", remedy=remedy)
 
 
 def scipy_optimize() -> Any:
@@ -68,13 +55,16 @@ def scipy_optimize() -> Any:
     return optimize
 
 
-def _options(members: Mapping[str, Any]) -> dict[str, Any]:
+def _parsed(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        value.setdefault("activation", None)  # which files of earlier versions don't have
+    members = json_object(value, MEMBERS)
     n_classes, temperature = members["n_classes"], members["temperature"]
     if isinstance(n_classes, bool) or n_classes < 1:
         raise JsonError("n_classes is not a positive integer")
-    if not _is_number(temperature) or temperature <= 0:
+    if not is_number(temperature) or temperature <= 0:
         raise JsonError("temperature is not a number above 0")
-    for name, is_valid in (("classes", _is_text), ("scale", _is_number), ("bias", _is_number)):
+    for name, is_valid in (("classes", _is_text), ("scale", is_number), ("bias", is_number)):
         values = members[name]
         if values is not None and (len(values) != n_classes or not all(map(is_valid, values))):
             raise JsonError(f"{name} is not a list of n_classes {'names' if name == 'classes' else 'numbers'}")
@@ -96,9 +86,3 @@ def _options(members: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
-
-
-def _is_number(value: Any) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return abs(value) <= sys.float_info.max  # false for NaN, infinity, and integers outside the range of floats

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
-from batchmax.activations import WITH_CALIBRATION
+from batchmax.activations import WITH_CALIBRATION, ActivationName
 from batchmax.errors import UsageError
 from batchmax.options.input_options import InputKind
-from batchmax.storage.json_fields import JsonError, json_list, json_object, json_objects, parse_json
-from batchmax.storage.text_input import read_text
+from batchmax.options.parsing import read_json
+from batchmax.storage.json_fields import JsonError, is_number, json_list, json_object, json_objects, parse_json
 
 Task = Literal["binary", "multilabel", "multiclass"]
 
@@ -87,7 +87,7 @@ class AppliedRule:
     classes: tuple[str, ...] | None
     positive: int | None
     input: InputKind
-    activation: str
+    activation: ActivationName
     beta: float
     scale: tuple[float, ...] | None
     bias: tuple[float, ...] | None
@@ -124,28 +124,11 @@ def read_rule(path: str | os.PathLike[str], storage: Sequence[str] = ()) -> str:
     UsageError
         The file doesn't exist, is damaged, or isn't a decision file that can be applied.
     """
-    name, where = os.fspath(path), "--decision"
     remedy = "create it: batchmax decide INPUT -o FILE"
-    text = read_text(path, where, storage)
-    if text is None:
-        raise UsageError(f"there is no file {name}", where=where, remedy=remedy)
-    try:
-        members = json_object(parse_json(text), MEMBERS)
-        kept = {one: members[one] for one in MEMBERS}
-        kept["groups"] = [
-            {one: group[one] for one in ("by", *OF_GROUP)}
-            for group in json_objects(members["groups"], OF_GROUP | {"by": object})
-        ]
-        for one in (kept, *kept["groups"]):
-            one["thresholds"] = [{"logit": of["logit"]} for of in json_objects(one["thresholds"], {"logit": NUMBER})]
-        rule = json.dumps(kept, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        _parsed(kept)
-    except (JsonError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{name} is not a decision file: {reason}", where=where, remedy=remedy) from error
-    return rule
+    return read_json(path, "--decision", storage, _rule_text, kind="a decision file", remedy=remedy)
 
 
+@lru_cache(maxsize=8)
 def parse_rule(text: str) -> AppliedRule:
     """Return the rule that :func:`read_rule` read.
 
@@ -160,6 +143,22 @@ def parse_rule(text: str) -> AppliedRule:
         raise UsageError(f"the rule is invalid: {error}", where="--decision", remedy="read it from a file") from error
 
 
+def _rule_text(value: Any) -> str:
+    members = json_object(value, MEMBERS)
+    kept = {one: members[one] for one in MEMBERS}
+    kept["groups"] = [
+        {one: group[one] for one in ("by", *OF_GROUP)}
+        for group in json_objects(members["groups"], OF_GROUP | {"by": object})
+    ]
+    for one in (kept, *kept["groups"]):
+        one["thresholds"] = [{"logit": of["logit"]} for of in json_objects(one["thresholds"], {"logit": NUMBER})]
+    _parsed(kept)
+    try:
+        return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise JsonError(str(error)) from error
+
+
 def _parsed(members: Mapping[str, Any]) -> AppliedRule:
     task, n_classes, scale, bias = (members[name] for name in ("task", "n_classes", "scale", "bias"))
     if task not in {"binary", "multilabel", "multiclass"}:
@@ -170,7 +169,7 @@ def _parsed(members: Mapping[str, Any]) -> AppliedRule:
         raise JsonError(f"activation is not {' or '.join(WITH_CALIBRATION)}")
     if members["input"] not in {"logits", "probs", "log_probs"}:
         raise JsonError("input is not logits, probs or log_probs")
-    if not _is_number(members["beta"]) or members["beta"] <= 0:
+    if not is_number(members["beta"]) or members["beta"] <= 0:
         raise JsonError("beta is not a number above 0")
     width = max(n_classes, 2)
     classes = None if members["classes"] is None else tuple(json_list(members["classes"], str))
@@ -179,7 +178,7 @@ def _parsed(members: Mapping[str, Any]) -> AppliedRule:
     if (scale is None) != (bias is None):
         raise JsonError("scale and bias are not both given")
     for name in ("scale", "bias"):
-        if members[name] is not None and not (len(members[name]) == n_classes and all(map(_is_number, members[name]))):
+        if members[name] is not None and not (len(members[name]) == n_classes and all(map(is_number, members[name]))):
             raise JsonError(f"{name} is not a list of n_classes numbers")
     groups = json_objects(members["groups"], OF_GROUP | {"by": object})
     if (members["by"] is None) != (not groups):
@@ -213,7 +212,7 @@ def _thresholds(members: Mapping[str, Any], task: str, n_classes: int) -> Thresh
         raise JsonError("thresholds does not have one per label")
     low = members["logit_low"]
     logit = members["logit"] if low is None else members["logit_high"]
-    if not all(one is None or _is_number(one) for one in (*logits, logit, low)):
+    if not all(one is None or is_number(one) for one in (*logits, logit, low)):
         raise JsonError("a threshold is not a number")
     return Thresholds(logit, low, logits)
 
@@ -232,10 +231,6 @@ def _costs(costs: Mapping[str, Any] | None, width: int) -> tuple[tuple[str, ...]
     decisions = tuple(json_list(costs["decisions"], str))
     rows = costs["matrix"]
     is_matrix = len(rows) == width and all(isinstance(row, list) and len(row) == len(decisions) for row in rows)
-    if len(decisions) < 2 or not is_matrix or not all(_is_number(one) for row in rows for one in row):
+    if len(decisions) < 2 or not is_matrix or not all(is_number(one) for row in rows for one in row):
         raise JsonError("costs do not have a number for each class and decision")
     return decisions, tuple(tuple(map(float, row)) for row in rows)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

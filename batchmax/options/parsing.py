@@ -8,15 +8,52 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from batchmax.errors import UsageError
 from batchmax.storage.json_fields import JsonError, json_object, parse_json
 from batchmax.storage.paths import is_uri
 from batchmax.storage.text_input import read_text
+
+T = TypeVar("T")
+
+
+def read_json(
+    path: str | os.PathLike[str],
+    option: str,
+    storage: Sequence[str],
+    parse: Callable[[Any], T],
+    *,
+    kind: str,
+    remedy: str,
+) -> T:
+    """Return what ``parse`` makes of the value in a JSON file.
+
+    Parameters
+    ----------
+    path, option, storage
+        As for :func:`batchmax.storage.text_input.read_text`.
+    parse
+        Raises :class:`batchmax.storage.json_fields.JsonError` for other values.
+    kind, remedy
+        What the file should be, with an article, and how to get one.
+
+    Raises
+    ------
+    UsageError
+        The file doesn't exist, or isn't such a file.
+    """
+    name, text = os.fspath(path), read_text(path, option, storage)
+    if text is None:
+        raise UsageError(f"there is no file {name}", where=option, remedy=remedy)
+    try:
+        return parse(parse_json(text))
+    except JsonError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{name} is not {kind}: {reason}", where=option, remedy=remedy) from error
 
 
 def read_classes(given: str | os.PathLike[str] | Iterable[str], storage: Sequence[str] = ()) -> tuple[str, ...]:

@@ -286,7 +286,7 @@ def _from_keywords(kind: type[O], given: Mapping[str, Any]) -> O:
     if "rule" in known and "decision" in values:
         check_type("decision", values["decision"], str)
         values["rule"] = read_rule(values["decision"], storage)
-        if parse_rule(values["rule"]).task == "multilabel":
+        if parse_rule(values["rule"]).activation == "sigmoid":
             values.setdefault("activation", "sigmoid")
     for name in values:
         if name not in known:

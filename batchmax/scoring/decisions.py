@@ -14,19 +14,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.columns.job import Job
-from batchmax.columns.result_arrays import REASONS
+from batchmax.columns.result_arrays import ABSTAINED, DECIDED, FIRST_STATUS, UNKNOWN_GROUP
 from batchmax.columns.row_values import number_texts
 from batchmax.functional.log_odds import difference, log_odds_of_logarithms
 from batchmax.functional.losses import softmax_rows
 from batchmax.kernels.curves import log_odds
 from batchmax.options.decision_file import ABSTAIN, AppliedRule
 from batchmax.runtime.buffers import Take
-from batchmax.statuses import LAST_WITHOUT_PROBS, STATUS_NAMES
+from batchmax.statuses import LAST_WITHOUT_PROBS
 
 Array = NDArray[Any]
-
-DECIDED, ABSTAINED, UNKNOWN_GROUP = map(REASONS.index, ("decided", "abstained", "unknown_group"))
-FIRST_STATUS = len(REASONS) - len(STATUS_NAMES)
 
 
 def are_stored(job: Job, positive: int | None) -> bool:

@@ -21,6 +21,7 @@ from batchmax.columns.labels import read_labels
 from batchmax.columns.logits_layout import OutputLayout
 from batchmax.columns.matrices import looks_like_probabilities, read_matrix
 from batchmax.columns.result_arrays import (
+    DECIDED,
     REASONS,
     classes_column,
     matrix_columns,
@@ -42,7 +43,6 @@ from batchmax.parquet.int96 import is_raw
 from batchmax.runtime.buffers import Take
 from batchmax.runtime.lazy_imports import ImportedWhenUsed
 from batchmax.scoring.activations import activate, correct_statuses, other_losses
-from batchmax.scoring.decisions import DECIDED
 from batchmax.scoring.multi_label import activate_classes, check_indices, class_losses, has_one_label
 from batchmax.statuses import LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, Status
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -95,6 +96,13 @@ def json_object(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value[name], kind):
             raise JsonError(f"{name} has the wrong type")
     return value
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number that a float can hold, and not a boolean."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN, infinity, and integers outside the range of floats
 
 
 def json_objects(values: list[Any], types: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from batchmax.columns.labels import find_label, read_labels
 from batchmax.columns.logits_layout import LogitsColumn
 from batchmax.columns.matrices import read_matrix
 from batchmax.errors import DataError, UsageError
-from batchmax.outputs import CLASS_OUTPUTS, DECISION_OUTPUTS, OUTPUTS
+from batchmax.outputs import CLASS_OUTPUTS, OUTPUTS
 from batchmax.runtime.text import quantity
 from batchmax.statuses import LAST_BAD, LAST_WITHOUT_LOSS, LAST_WITHOUT_PROBS, STATUS_NAMES, Status
 from batchmax.verification.scored_output import ScoredOutput
@@ -95,7 +95,7 @@ class RowReader:
         self._metadata = output.metadata
         self._options = output.metadata.options
         self._classes = pa.array(self._options.classes or (), pa.string())
-        self._columns = {name: columns for name, columns in output.columns.items() if name not in DECISION_OUTPUTS}
+        self._columns = output.checked_columns
         self._types = column_types(output.schema)
         self._label, self.label_note = self._find_label(output.schema)
 

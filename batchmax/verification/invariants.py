@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchmax.activations import ACTIVATIONS
-from batchmax.outputs import DECISION_OUTPUTS, OUTPUTS, ROUGH_ULPS
+from batchmax.outputs import OUTPUTS, ROUGH_ULPS
 from batchmax.statuses import Status
 from batchmax.verification.column_reader import RowReader, RowValues, WrongRowError
 from batchmax.verification.error_intervals import (
@@ -62,7 +62,7 @@ class RowChecks:
         options, metadata = viewed.metadata.options, viewed.metadata
         self.reader = RowReader(viewed)
         self.sums: dict[str, dict[str, float]] = {}
-        self.compared: dict[str, set[str]] = {name: set() for name in viewed.columns if name not in DECISION_OUTPUTS}
+        self.compared: dict[str, set[str]] = {name: set() for name in viewed.checked_columns}
         self.counts = RowCounts()
         self._metadata = metadata
         self._activation = ACTIVATIONS[options.activation_name]

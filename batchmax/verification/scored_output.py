@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchmax.errors import DataError
+from batchmax.outputs import DECISION_OUTPUTS
 from batchmax.runtime.text import quantity
 from batchmax.sinks.commit.existing_output import SUCCESS, files_in
 from batchmax.sinks.commit.stored_folder import stored_folder
@@ -65,6 +66,11 @@ class ScoredOutput:
     def n_rows(self) -> int:
         """The number of rows in all files, from their footers."""
         return sum(file.metadata.num_rows for file in self.files)
+
+    @property
+    def checked_columns(self) -> dict[str, tuple[str, ...]]:
+        """The columns whose values are checked: those of decisions aren't."""
+        return {name: columns for name, columns in self.columns.items() if name not in DECISION_OUTPUTS}
 
     @property
     def size(self) -> int:

@@ -295,3 +295,18 @@ def test_a_temperature_is_refused_for_probabilities():
     table = pa.table(stored(z) | {"label": labels})
     with pytest.raises(UsageError, match="would change the probabilities"):
         batchmax.decide(table, maximize="f1", input="probs", temperature=2.0)
+
+
+def test_a_rule_of_calibrated_rows(tmp_path):
+    """Vector scaling is applied to the logits too; the same calibration may be given again."""
+    table, _, labels = three_classes(names=("0", "1", "2"))
+    table = pa.table({"logits": table["logits"], "label": labels})
+    calibration, path = tmp_path / "calibration.json", tmp_path / "decision.json"
+    batchmax.calibrate(table, out=str(calibration), method="vector")
+    rule = batchmax.decide(table, path, at="accuracy>=0.85", calibration=str(calibration))
+    scored = batchmax.score_batch(table, decision=path)
+    assert scored.equals(batchmax.score_batch(table, decision=path, calibration=str(calibration)))
+    assert scored["probs"].equals(batchmax.score_batch(table, calibration=str(calibration))["probs"])
+    n_decided = sum(part["n_rows"] * part["coverage"] for part in (rule.fitted, rule.held_out))
+    assert len(table) - scored["decision"].null_count == pytest.approx(n_decided)
+    assert len(json.loads(path.read_text())["scale"]) == 3
