@@ -6,22 +6,21 @@ There is one loss for rows with one label, under softmax, and one for multi-labe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batchmax.activations import LOSSES
 from batchmax.columns.job import Job
 from batchmax.columns.label_column import Labels
-from batchmax.evaluation.metrics import MetricSums, RowMetrics, positive_class
-from batchmax.evaluation.multi_label import EntryMetrics, EntrySums
+from batchmax.evaluation.metrics import MetricSums, positive_class, row_metrics
+from batchmax.evaluation.multi_label import EntrySums, entry_metrics
 from batchmax.functional.losses import softmax_rows
 from batchmax.kernels.metric_sums import LOSS, WEIGHT
 from batchmax.kernels.moments import row_moments
-from batchmax.kernels.multi_label import multi_label_losses, sigmoid_rows
-from batchmax.kernels.multi_label_metrics import OF_ROW, label_rows
-from batchmax.kernels.row_metrics import metric_rows
+from batchmax.kernels.multi_label import sigmoid_rows
+from batchmax.scoring.multi_label import label_losses
 from batchmax.scoring.tally import finite
 
 Array = NDArray[Any]
@@ -93,11 +92,9 @@ class SoftmaxLoss(CalibrationLoss):
 
     def add(self, sums: MetricSums, logits: Array, labels: Array, beta: float, counted: Array) -> None:
         """Add rows."""
-        n = len(logits)
         rows = softmax_rows(logits, beta, labels=labels)
-        pred, rank, brier = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
-        metric_rows(logits, labels, beta, rows.maxima, rows.rests, rows.nll, pred, rank, brier)
-        sums.add(RowMetrics(rows, labels, pred, rank, brier, np.zeros(0), counted & (rows.nll < np.inf)))
+        some = row_metrics(logits, labels, None, beta, rows, np.zeros(0))
+        sums.add(replace(some, counted=counted & (rows.nll < np.inf)))
 
     def errors(self, sums: MetricSums) -> tuple[float | None, float | None]:
         """Return both of the rows' metrics."""
@@ -136,12 +133,9 @@ class SigmoidLoss(CalibrationLoss):
     def add(self, sums: EntrySums, logits: Array, labels: Array, beta: float, counted: Array) -> None:
         """Add rows."""
         z = logits.astype(np.float64, copy=False)
-        probs, none, figures = _probs(z, beta), np.zeros(0, np.int64), np.empty((len(z), OF_ROW))
-        nll, losses = _losses(z, labels, beta)
-        counted = counted & (nll < np.inf)
+        losses = _losses(z, labels, beta)
         targets = labels.astype(np.float64, copy=False)
-        label_rows(z, probs, none, targets, counted, figures)
-        sums.add(EntryMetrics(nll, z, probs, losses, none, targets, figures, np.zeros(0), counted))
+        sums.add(entry_metrics(z, None, targets, beta, losses, np.zeros(0), counted & (losses[0] < np.inf)))
 
     def errors(self, sums: EntrySums) -> tuple[float | None, float | None]:
         """Return both, the calibration error over the classes of all rows."""
@@ -158,8 +152,6 @@ def _probs(z: Array, beta: float) -> Array:
 
 def _losses(z: Array, labels: Array, beta: float) -> tuple[Array, Array]:
     """Return the losses of rows, (n,), and of their classes, (n, K)."""
-    n, k = z.shape
-    losses, entries, number = np.empty(n), np.empty((n, k)), LOSSES["binary_cross_entropy"].number
-    targets, none, ones = labels.astype(np.float64, copy=False), np.zeros(0, np.int64), np.ones(k)
-    multi_label_losses(z, none, targets, beta, number, ones, ones, entries, losses, np.empty(n, np.int64))
+    entries = np.empty(z.shape)
+    losses, _ = label_losses(z, None, labels.astype(np.float64, copy=False), beta, entries=entries)
     return losses, entries

@@ -56,11 +56,13 @@ def class_losses(
     likelihood = ACTIVATIONS[job.options.activation_name].likelihood
     loss = job.options.loss_name
     entries = take(logits.shape if "losses" in job.outputs else (0, logits.shape[1]), np.float64)
-    losses, counts = _losses(logits, labels, job, loss, entries, take)
+    given = logits, labels.indices, labels.targets, job.options.beta
+    losses, counts = label_losses(
+        *given, entries=entries, loss=loss, weights=job.class_weights, pos_weights=job.pos_weights, take=take
+    )
     nll = losses
     if loss != likelihood or job.class_weights is not None or job.pos_weights is not None:
-        none = np.empty((0, logits.shape[1]))
-        nll, counts = _losses(logits, labels, job, likelihood, none, take, is_plain=True)
+        nll, counts = label_losses(*given, entries=np.empty((0, logits.shape[1])), loss=likelihood, take=take)
     infinite = (nll if loss == likelihood else losses) == np.inf
     status[infinite & (status == Status.OK)] = Status.MASKED_LABEL
     values = {"loss": losses} | ({"losses": entries} if "losses" in job.outputs else {})
@@ -72,17 +74,49 @@ def has_one_label(counts: Array, status: Array) -> int:
     return int(np.count_nonzero((counts == 1) & (status > LAST_WITHOUT_LOSS)))
 
 
-def _losses(
-    logits: Array, labels: Labels, job: Job, loss: LossName, entries: Array, take: Take, *, is_plain: bool = False
+def label_losses(
+    logits: Array,
+    indices: Array | None,
+    targets: Array | None,
+    beta: float,
+    *,
+    entries: Array,
+    loss: LossName = "binary_cross_entropy",
+    weights: Array | None = None,
+    pos_weights: Array | None = None,
+    take: Take = np.empty,
 ) -> tuple[Array, Array]:
+    """Return the losses of rows, (n,) float64, and their numbers of labels, (n,) int64.
+
+    Parameters
+    ----------
+    logits : (n, K)
+    indices, targets
+        The classes of rows, (n,) int64, or targets of all classes, (n, K) float64; the other is None.
+    beta
+        The inverse temperature.
+    entries
+        Becomes the losses of classes, (n, K) float64; without rows, these aren't kept.
+    loss
+        The loss function.
+    weights, pos_weights
+        The factors of classes, (K,) float64; None for 1.
+    take
+        Allocator of memory for the results.
+    """
     n, k = logits.shape
     ones = np.ones(k)
-    weights = ones if is_plain or job.class_weights is None else job.class_weights
-    pos_weights = ones if is_plain or job.pos_weights is None else job.pos_weights
-    indices = np.empty(0, np.int64) if labels.indices is None else labels.indices
-    targets = np.empty((0, k)) if labels.targets is None else labels.targets
     losses, counts = take((n,), np.float64), take((n,), np.int64)
     multi_label_losses(
-        logits, indices, targets, job.options.beta, LOSSES[loss].number, weights, pos_weights, entries, losses, counts
+        logits,
+        np.empty(0, np.int64) if indices is None else indices,
+        np.empty((0, k)) if targets is None else targets,
+        beta,
+        LOSSES[loss].number,
+        ones if weights is None else weights,
+        ones if pos_weights is None else pos_weights,
+        entries,
+        losses,
+        counts,
     )
     return losses, counts

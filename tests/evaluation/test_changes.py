@@ -335,3 +335,12 @@ def test_too_many_groups_are_refused():
     pair = [pa.table({"logits": list(z), "label": y, "id": np.arange(2000)}) for z in (a, b)]
     with pytest.raises(DataError, match="groups, which don't fit in memory"):
         batchmax.compare(*pair, by="id", memory_limit="1GiB")
+
+
+def test_differences_that_overflow_are_below_infinite_ones():
+    """Areas have the bits of those of evaluate, whose log-odds differ there."""
+    logits = [[-1.5e308, 1.5e308], [-np.inf, 0.0], [1.0, 0.0], [1.5e308, -1.5e308], [0.0, -np.inf], [0.0, 1.0]]
+    table = pa.table({"logits": logits, "label": [0, 1, 0, 1, 0, 1]})
+    expected = batchmax.evaluate(table, on_bad_row="null").auroc
+    found = batchmax.compare(table, table, on_bad_row="null").changes["auroc"]
+    assert found["a"] == found["b"] == expected

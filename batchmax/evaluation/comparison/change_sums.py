@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from batchmax.evaluation.class_metrics import AREAS, AVERAGES, OF_ALL, OF_CLASS, OF_POSITIVE, class_values
 from batchmax.evaluation.comparison.changes import Both, PairedMetrics
-from batchmax.evaluation.comparison.pair_sums import LeftOut, SumsOfB, bytes_of, left_out_of
+from batchmax.evaluation.comparison.pair_sums import N_BINS, ChangedAreas, SumsOfB, bytes_of, changed_areas, count_flips
 from batchmax.evaluation.comparison.paired_tests import Differences
 from batchmax.evaluation.curves.area_intervals import binned_areas
 from batchmax.evaluation.curves.exact_curve import ExactCurve
@@ -22,9 +22,10 @@ from batchmax.evaluation.intervals import FEWEST_GROUPS
 from batchmax.evaluation.jackknife import Jackknife, MetricGroupSums
 from batchmax.evaluation.metric_intervals import BLOCK, without
 from batchmax.evaluation.metrics import RowMetrics, calibration_errors, group_metrics
+from batchmax.functional.log_odds import difference
 from batchmax.kernels.jackknife_sums import GROUPS
 from batchmax.kernels.metric_sums import HITS, WEIGHT
-from batchmax.kernels.score_bins import AUROC, PRECISION, count_group_bins
+from batchmax.kernels.score_bins import count_group_bins
 from batchmax.runtime.spilled_array import SharedMemory
 from batchmax.scoring.tally import finite
 
@@ -41,8 +42,6 @@ CHANGED = (
 )
 """The metrics that may have a change. Prevalence is that of the labels, and the same in both inputs."""
 NO_GROUPS = np.zeros(0, np.int64)
-N_BINS = 15
-"""Confidence bins of the calibration error."""
 BINS, BINS_OF_GROUP = 4096, 512
 """Bins of scores, of all pairs and of those of a value of a column."""
 
@@ -73,9 +72,7 @@ class ScoreSums:
 
     def prepare(self, some: RowMetrics, matrix: Array) -> None:
         """Add the log-odds of rows to the curve, and keep them for the rows that are added to groups next."""
-        z, other = matrix[:, self._positive], matrix[:, 1 - self._positive]
-        with np.errstate(invalid="ignore", over="ignore"):
-            self._scores = np.subtract(z, other, dtype=np.float64)
+        self._scores = difference(matrix, self._positive, np.dtype(np.float64))
         self.curve.add(self._scores, some.labels, some.counted, self._positive, np.zeros(0))
 
     def add(self, some: RowMetrics, rows: slice, groups: Array) -> None:
@@ -198,7 +195,7 @@ class ChangeSums:
         }
 
     @cached_property
-    def _areas(self) -> dict[str, tuple[Both, LeftOut | None]]:
+    def _areas(self) -> ChangedAreas:
         """The areas of both inputs, and those without each group from bins of scores."""
         if not self.scores:
             return {}
@@ -208,11 +205,7 @@ class ChangeSums:
             exact.append(one.curve.areas(None))
             one.curve.close()
             binned.append(binned_areas(one.counts, self._used))
-        found = {}
-        for name, which in (("auroc", AUROC), ("average_precision", PRECISION)):
-            values = getattr(exact[0], name), getattr(exact[1], name)
-            found[name] = values, left_out_of(values, *((whole[:, which], left[:, which]) for whole, left in binned))
-        return found
+        return changed_areas(exact, binned)
 
     def add(self, a: RowMetrics, b: RowMetrics, matrices: tuple[Array, ...], hashes: Array) -> None:
         """Add some pairs: with the same counted rows, with their logits, and the hashes of their clusters."""
@@ -224,8 +217,7 @@ class ChangeSums:
         right_a, right_b = (one.rank == 1 for one in (a, b))
         is_positive = a.labels == self._positive if len(a.labels) else np.zeros(len(counted), np.bool_)
         for which, rows in enumerate((counted & ~is_positive, counted & is_positive)):
-            flipped = rows, right_b & ~right_a & rows, right_a & ~right_b & rows
-            self.flips[which] += [np.count_nonzero(one) for one in flipped]
+            self.flips[which] += count_flips(rows, right_a, right_b)
         if not self.has_clusters:
             finite = counted & np.isfinite(a.rows.nll) & np.isfinite(b.rows.nll)
             self.losses.add(a.rows.nll[finite], b.rows.nll[finite])

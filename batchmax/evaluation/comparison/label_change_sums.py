@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from batchmax.evaluation.class_metrics import AREAS, OF_CLASS, quotient
 from batchmax.evaluation.comparison.changes import Both, PairedMetrics
-from batchmax.evaluation.comparison.pair_sums import LeftOut, SumsOfB, bytes_of, left_out_of
+from batchmax.evaluation.comparison.pair_sums import (
+    N_BINS,
+    SCORES,
+    ChangedAreas,
+    SumsOfB,
+    bytes_of,
+    changed_areas,
+    count_flips,
+    left_out_of,
+)
 from batchmax.evaluation.comparison.paired_tests import Differences
 from batchmax.evaluation.curves.area_intervals import averaged, binned_areas
 from batchmax.evaluation.curves.exact_curve import Areas
@@ -37,14 +46,12 @@ from batchmax.evaluation.multi_label_metrics import (
 from batchmax.kernels.jackknife_sums import GROUPS
 from batchmax.kernels.metric_sums import FIGURES, WEIGHT
 from batchmax.kernels.multi_label_metrics import CLASS_LOSS, CLASS_ROWS, EXACT, SOFT
-from batchmax.kernels.score_bins import AUROC, PRECISION, count_group_bins
+from batchmax.kernels.score_bins import count_group_bins
 from batchmax.runtime.spilled_array import SharedMemory
 from batchmax.scoring.tally import finite
 
 Array = NDArray[Any]
 
-N_BINS = 15
-"""Bins of probabilities of the calibration error."""
 OF_LOSSES = ("mean_loss", "mean_label_loss", "brier", "ece")
 """The metrics that rows have whose targets aren't 0 or 1."""
 LABEL_CHANGED = (
@@ -55,7 +62,6 @@ LABEL_CHANGED = (
 """The metrics of all classes that may have a change."""
 OF_CLASS_CHANGED = tuple(name for name in OF_EACH if name != "prevalence")
 """The metrics of predictions of each class; prevalence is that of the labels."""
-SCORES = {"auroc": AUROC, "average_precision": PRECISION}
 MOST_BYTES_OF_GROUP = 8 * 2**20
 """Memory of the bins of scores of a value of a column, in each input."""
 MOST_CLASSES = 1000
@@ -186,13 +192,11 @@ class LabelChangeSums:
         finite_losses = counted & np.isfinite(a.nll) & np.isfinite(b.nll)
         self.losses.add(a.nll[finite_losses], b.nll[finite_losses])
         right_a, right_b = (one.figures[:, EXACT] > 0.0 for one in (a, b))
-        of_rows = counted, right_b & ~right_a & counted, right_a & ~right_b & counted
-        self._flips += [np.count_nonzero(one) for one in of_rows]
-        predicted_a, predicted_b = (one.logits.T > 0.0 for one in (a, b))
-        for which, (before, after) in enumerate(((~predicted_a, ~predicted_b), (predicted_a, predicted_b))):
-            rows = (labels == which) & counted
-            of_class = rows, after & ~before & rows, before & ~after & rows
-            self._class_flips[which] += [np.count_nonzero(one, axis=1) for one in of_class]
+        self._flips += count_flips(counted, right_a, right_b)
+        predicted = [one.logits.T > 0.0 for one in (a, b)]
+        for which in range(2):
+            right_a, right_b = (one == bool(which) for one in predicted)
+            self._class_flips[which] += count_flips((labels == which) & counted, right_a, right_b)
 
     def values(self) -> dict[str, Both]:
         """Return the metrics of a and b by name."""
@@ -286,9 +290,9 @@ class LabelChangeSums:
         return [[binned_areas(counts, self.used) for counts in one.counts] for one in self._scores]
 
     @cached_property
-    def _average_areas(self) -> dict[str, tuple[Both, LeftOut | None]]:
+    def _average_areas(self) -> ChangedAreas:
         """The averages of areas in a and b, and without each group."""
-        found: dict[str, tuple[Both, LeftOut | None]] = {}
+        found: ChangedAreas = {}
         for name, which in SCORES.items() if self.exact else ():
             a, b = (average_areas(*areas, name) for areas in self.exact)
             for average, value in a.items():
@@ -338,14 +342,11 @@ class _ClassMetrics:
         return None
 
     @cached_property
-    def _areas(self) -> dict[str, tuple[Both, LeftOut | None]]:
-        found: dict[str, tuple[Both, LeftOut | None]] = {}
-        for name, which in SCORES.items() if self._sums.exact else ():
-            a, b = (getattr(areas[self._at], name) for areas, _ in self._sums.exact)
-            binned = [side[self._at] for side in self._sums.binned]
-            left_out = left_out_of((a, b), *((whole[:, which], left[:, which]) for whole, left in binned))
-            found[name] = (a, b), left_out
-        return found
+    def _areas(self) -> ChangedAreas:
+        if not self._sums.exact:
+            return {}
+        exact = [areas[self._at] for areas, _ in self._sums.exact]
+        return changed_areas(exact, [side[self._at] for side in self._sums.binned])
 
 
 def _of_classes(classes: Array) -> dict[str, Array]:

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchmax.activations import LOSSES
 from batchmax.columns.job import Job
 from batchmax.columns.label_column import LABEL_SETS
 from batchmax.columns.result_arrays import classes_column
@@ -19,8 +18,8 @@ from batchmax.evaluation.label_result import SOFT_TARGETS
 from batchmax.evaluation.multi_label import entry_metrics
 from batchmax.jobs.stage import ONE_LABEL
 from batchmax.kernels.class_divergence import class_divergence_rows
-from batchmax.kernels.multi_label import multi_label_losses
 from batchmax.kernels.multi_label_metrics import SOFT
+from batchmax.scoring.multi_label import label_losses
 
 Array = NDArray[Any]
 
@@ -56,8 +55,11 @@ class LabelPairMetrics(PairMetrics):
 
     def _with_losses(self, a: Side, b: Side, counted: Array) -> tuple[Side, Side, Array, Array]:
         owner = b if a.nll is None else a
-        counts = np.empty(len(counted), np.int64)
-        losses = [_losses(side.matrix, owner, beta, counts) for side, beta in zip((a, b), self._betas, strict=True)]
+        losses = []
+        for side, beta in zip((a, b), self._betas, strict=True):
+            entries = np.empty(side.matrix.shape)
+            loss, counts = label_losses(side.matrix, owner.labels, owner.targets, beta, entries=entries)
+            losses.append((loss, entries))
         self._n_with_one_label += int(np.count_nonzero((counts == 1) & counted))
         if self._changes is not None:
             labels, none = (owner.labels, owner.targets), np.zeros(0)
@@ -79,14 +81,3 @@ class LabelPairMetrics(PairMetrics):
             is_label = owner.labels[rows][:, np.newaxis] == np.arange(a.matrix.shape[1])
         sets = (is_label, a.matrix[rows] > 0.0, b.matrix[rows] > 0.0)
         return [None if one is None else classes_column(one) for one in sets]
-
-
-def _losses(logits: Array, owner: Side, beta: float, counts: Array) -> tuple[Array, Array]:
-    """Return the losses of rows, and of their classes, with these labels; fill counts with the numbers of labels."""
-    n, k = logits.shape
-    labels = np.empty(0, np.int64) if owner.labels is None else owner.labels
-    targets = np.empty((0, k)) if owner.targets is None else owner.targets
-    entries, losses, number = np.empty((n, k)), np.empty(n), LOSSES["binary_cross_entropy"].number
-    ones = np.ones(k)
-    multi_label_losses(logits, labels, targets, beta, number, ones, ones, entries, losses, counts)
-    return losses, entries

@@ -5,7 +5,7 @@ Knows pairs of rows; doesn't know which metrics are computed from the sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,13 +18,22 @@ from batchmax.evaluation.comparison.changes import Both, PairedMetrics
 from batchmax.evaluation.comparison.row_cursor import Side
 from batchmax.evaluation.comparison.row_groups import RowGroups
 from batchmax.evaluation.curves.area_intervals import is_near
+from batchmax.evaluation.curves.exact_curve import Areas
 from batchmax.evaluation.jackknife import GroupSums, Jackknife
 from batchmax.functional.losses import Rows
+from batchmax.kernels.score_bins import AUROC, PRECISION
 
 Array = NDArray[Any]
 LeftOut = tuple[Array, Array]
 """A metric of a and of b without each group of pairs, (g,) each."""
 
+ChangedAreas = dict[str, tuple[Both, LeftOut | None]]
+"""Areas under curves of a and b by name, and without each group if that is possible."""
+
+N_BINS = 15
+"""Bins of the calibration error."""
+SCORES = {"auroc": AUROC, "average_precision": PRECISION}
+"""The areas under curves, with their column in areas from bins of scores."""
 SMALLER = 4
 """The sums of all values of a column may take 1 / SMALLER of the memory limit, and scores as much again."""
 
@@ -111,6 +120,28 @@ class PairSums:
                 self.of_values.append(self._make(True))
             some = tuple(matrix[rows] for matrix in matrices)
             self.of_values[value].add(_some(a, rows), _some(b, rows), some, hashes[rows])
+
+
+def count_flips(rows: Array, right_a: Array, right_b: Array) -> Array:
+    """Return the number of rows along the last axis, and of those that are right in b alone, and in a alone, (3, ...).
+
+    All arguments are (..., n) bool; only ``rows`` count.
+    """
+    flipped = rows, rows & right_b & ~right_a, rows & right_a & ~right_b
+    return np.array([np.count_nonzero(one, axis=-1) for one in flipped])
+
+
+def changed_areas(exact: Sequence[Areas], binned: Sequence[tuple[Array, Array]]) -> ChangedAreas:
+    """Return the areas of a and b, and those without each group, by name.
+
+    ``exact`` are those of a and of b, and ``binned`` what
+    :func:`batchmax.evaluation.curves.area_intervals.binned_areas` returns for a and for b, or nothing.
+    """
+    found: ChangedAreas = {}
+    for name, which in SCORES.items():
+        a, b = (getattr(areas, name) for areas in exact)
+        found[name] = (a, b), left_out_of((a, b), *((whole[:, which], left[:, which]) for whole, left in binned))
+    return found
 
 
 def left_out_of(exact: Both, *binned: tuple[Array, Array]) -> LeftOut | None:
