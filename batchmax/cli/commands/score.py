@@ -83,7 +83,7 @@ COMMON = (
     RESULTS,
     "Also write the decisions of a rule that batchmax decide wrote.",
     type=PATH,
-    more="The columns are decision (or decisions), decision_reason and, with costs, expected_cost.",
+    more="The columns are decision, or decisions for multi-label rows; decision_reason; with costs, expected_cost.",
 )
 @shared.carried
 @shared.seed("Random seed for the output column sample.", RESULTS, default=None)
