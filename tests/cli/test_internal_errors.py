@@ -28,6 +28,7 @@ FOLDER = ("score", "in.parquet", "-o", "new", *RESUME[4:])
 VERIFY = ("verify", "scored.parquet", "in.parquet")
 INSPECT = ("inspect", "in.parquet")
 CALIBRATED = (*SCORE, "--calibration", "calibration.json")
+DECIDED = (*SCORE, "--decision", "decision.json")
 
 PLACES = [
     ("batchmax.parquet.thrift._Reader.struct", SCORE),
@@ -73,8 +74,11 @@ PLACES = [
     ("batchmax.sinks.commit.journal._files", RESUME),
     ("batchmax.sinks.commit.journal.CompletedPart", FOLDER),
     ("batchmax.columns.class_names.json_object", SCORE),
-    ("batchmax.options.calibration_file._options", CALIBRATED),
-    ("batchmax.options.calibration_file._is_number", CALIBRATED),
+    ("batchmax.options.calibration_file._parsed", CALIBRATED),
+    ("batchmax.options.calibration_file.is_number", CALIBRATED),
+    ("batchmax.options.decision_file._rule_text", DECIDED),
+    ("batchmax.options.decision_file.is_number", DECIDED),
+    ("batchmax.scoring.decisions.expected_costs", DECIDED),
     ("batchmax.sinks.commit.existing_output._is_our_file", (*RESUME[:3], "scored.parquet", *RESUME[4:])),
     ("batchmax.verification.verify.check_pages", VERIFY),
     ("batchmax.parquet.reading.checksums.CompressedPages", VERIFY),
@@ -92,7 +96,7 @@ PLACES = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with inputs, an output and a calibration."""
+    """Return a folder with inputs, an output, a calibration and a decision rule."""
     random = np.random.default_rng(1)
     folder = tmp_path_factory.mktemp("bugs")
     logits = random.normal(size=(60, 5)).astype(np.float32)
@@ -108,6 +112,9 @@ def folder(tmp_path_factory):
     batchmax.score(str(folder / "in.parquet"), str(folder / "scored.parquet"))
     members = {"n_classes": 5, "temperature": 2.0, "classes": None, "scale": None, "bias": None}
     (folder / "calibration.json").write_text(json.dumps(members))
+    costs = ["true,0,1", *(f"{label},1,0" for label in range(5))]
+    (folder / "costs.csv").write_text("\n".join(costs))
+    batchmax.decide(str(folder / "in.parquet"), folder / "decision.json", costs=folder / "costs.csv")
     return folder
 
 
